@@ -1,0 +1,246 @@
+"""What the estimators share: the way from validated data through a solver to fitted attributes.
+
+Nothing here imports Numba: the layers below are imported when a fit starts, so that importing the package, loading a
+pickled model and predicting with it stay light.
+"""
+
+import time
+import warnings
+from numbers import Integral, Real
+
+import numpy as np
+from scipy.sparse import issparse
+from sklearn.base import BaseEstimator
+from sklearn.callback import CallbackSupportMixin
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.model_selection import train_test_split
+from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.extmath import safe_sparse_dot
+from sklearn.utils.validation import check_is_fitted
+
+from .validation import TOO_LARGE, check_finite, check_weights, check_X, is_blockwise
+
+CHEAP_TO_CHECK = 1 << 20  # entries of X
+
+
+class GradientEstimator(CallbackSupportMixin, BaseEstimator):
+    """Base of the linear models; subclasses say what is minimised and what the parameters mean."""
+
+    _parameter_constraints = {
+        "fit_intercept": ["boolean"],
+        "l1_ratio": [Interval(Real, 0, 1, closed="both")],
+        "solver": [str, callable],
+        "learning_rate": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
+        "batch_size": [None, Interval(Integral, 1, None, closed="left")],
+        "max_iter": [Interval(Integral, 0, None, closed="left")],
+        "tol": [Interval(Real, 0, None, closed="left")],
+        "loss_threshold": [None, Real],
+        "max_time": [None, Interval(Real, 0, None, closed="left")],
+        "early_stopping": ["boolean"],
+        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+        "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
+        "init": [StrOptions({"zeros", "random"})],
+        "average": ["boolean", Interval(Integral, 1, None, closed="left")],
+        "warm_start": ["boolean"],
+        "random_state": ["random_state"],
+        "n_jobs": [None, Integral],
+        "verbose": ["verbose"],
+    }
+
+    # -- data ----------------------------------------------------------------------------------------------------
+
+    def _blocks(self, X, y, s):
+        """The source of blocks of X."""
+        from .blocks import make_blocks, resolve_threads
+
+        return make_blocks(X, y, s, resolve_threads(self.n_jobs))
+
+    def _validation_split(self, X, y, s, given, stratify=None):
+        """Training weights and the validation triple (X, y, s), or ``None``.
+
+        A validation row gets weight 0 in training, so X is not copied.
+        """
+        X_val, y_val, s_val = given
+        if X_val is not None or y_val is not None:
+            if X_val is None or y_val is None:
+                raise ValueError("X_val and y_val must be given together")
+            X_val = check_X(self, X_val, reset=False)
+            return s, (X_val, y_val, check_weights(s_val, X_val, "sample_weight_val"))
+        if s_val is not None:
+            raise ValueError("sample_weight_val needs X_val and y_val")
+        if not self.early_stopping:
+            return s, None
+        rows = np.arange(X.shape[0])
+        train, held_out = train_test_split(
+            rows, test_size=self.validation_fraction, stratify=stratify, random_state=self.random_state
+        )
+        held_out = np.sort(held_out)
+        weights = np.ones(X.shape[0]) if s is None else s.copy()
+        s_val = None if s is None else weights[held_out]
+        weights[held_out] = 0.0
+        if not weights.any():
+            raise ValueError("early_stopping leaves no training row with a positive weight")
+        return weights, (X[held_out], y[held_out], s_val)
+
+    # -- the run -------------------------------------------------------------------------------------------------
+
+    def _seed(self):
+        """Drawn only where something is random, so that other fits leave a shared generator alone."""
+        return int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
+
+    def _pack(self, shape, coef, intercept):
+        """Starting points (n_outputs, n_params) from a coef_ and intercept_, or as ``init`` says."""
+        n_outputs, n_features = shape
+        thetas = np.zeros((n_outputs, n_features + self.fit_intercept))
+        if coef is None and intercept is None and self.init == "random":
+            thetas[:] = check_random_state(self.random_state).normal(scale=0.01, size=thetas.shape)
+        if coef is not None:
+            thetas[:, :n_features] = _shaped(coef, (n_outputs, n_features), "coef_init")
+        if intercept is not None and self.fit_intercept:
+            thetas[:, -1] = _shaped(intercept, (n_outputs,), "intercept_init")
+        return thetas
+
+    def _keep_history(self, results):
+        """Attributes on how the fit went; several results are those of independent targets."""
+        length = max(len(result.curve) for result in results)
+        curves = [result.curve + result.curve[-1:] * (length - len(result.curve)) for result in results]
+        self.loss_curve_ = np.sum(curves, axis=0).tolist()
+        self.n_iter_ = max(result.n_iter for result in results)
+        self.optimality_ = max(float(result.optimality) for result in results)
+        if any(result.scores for result in results):
+            self.validation_scores_ = [result.scores for result in results] if len(results) > 1 else results[0].scores
+        elif hasattr(self, "validation_scores_"):
+            del self.validation_scores_
+
+    def _run(self, objective, theta, score=None, watch=None):
+        """Minimise the objective; the result with the name of the solver that did it."""
+        from .blocks import NotFinite
+        from .solvers import make_solver
+        from .solvers.driver import Control, Settings, minimize
+
+        settings = Settings(self.tol, self.learning_rate, self.batch_size, self.average)
+        solver = make_solver(self.solver, objective, settings, self._seed)
+        control = Control(
+            self.max_iter, self.tol, self.loss_threshold, self.max_time, watch, score, self.n_iter_no_change
+        )
+        blocks = objective.blocks
+        # a check of its own is one more read of X; these solvers meet a bad value in their first sums
+        checks_itself = solver.name in ("newton", "newton-cg", "least-squares") and blocks.n_entries > CHEAP_TO_CHECK
+        if not checks_itself:
+            check_finite(self, blocks)
+        try:
+            result = minimize(solver, theta, control, self._resumable(solver, theta, objective))
+        except NotFinite:
+            check_finite(self, blocks)
+            raise ValueError(TOO_LARGE) from None
+        if self.warm_start:
+            # plain arrays, so that a pickled model does not need the solvers to be loaded
+            self._resume = (solver.name, vars(result.state).copy() if result.state is not None else None)
+        return result, solver.name
+
+    def _resumable(self, solver, theta, objective):
+        """The kept state of the last fit, if this fit poses the same problem at the same point."""
+        name, kept = getattr(self, "_resume", None) or (None, None)
+        if not self.warm_start or kept is None or name != solver.name or not hasattr(solver, "State"):
+            return None
+        state = solver.State(**kept)
+        if state.theta.shape != theta.shape or not np.array_equal(state.theta.astype(self.coef_.dtype), theta):
+            return None
+        value, _ = objective.value_grad(state.theta)
+        return state if value == state.value else None
+
+    def _watcher(self, context, X, y, metadata, unpack):
+        """The function that the driver calls after each iteration, or ``None`` where nobody listens."""
+        if context is None and not self.verbose:
+            return None
+        last = [time.monotonic()]
+
+        def watch(n_iter, state):
+            if self.verbose and (self.verbose > 1 or time.monotonic() - last[0] > 1.0):
+                last[0] = time.monotonic()
+                print(f"[{type(self).__name__}] iteration {n_iter}: objective {state.value:.8g}, "
+                      f"optimality {state.optimality:.3g}")
+            if context is None:
+                return False
+            task = context.subcontext(task_name="iteration")
+            told = {"estimator": self, "X": X, "y": y, "metadata": metadata,
+                    "reconstruction_attributes": lambda: unpack(state.theta)}
+            task.call_on_fit_task_begin(**told)
+            return task.call_on_fit_task_end(**told)
+
+        return watch
+
+    def _callback_context(self, X, y, metadata):
+        """The root of this fit's tasks, begun; ``None`` where no callback is set."""
+        if not getattr(self, "_skl_callbacks", None):
+            return None
+        context = self._init_callback_context(max_subtasks=self.max_iter)
+        return context.call_on_fit_task_begin(estimator=self, X=X, y=y, metadata=metadata)
+
+    def _report(self, results):
+        """Warn once if a result is not the optimum, saying what to do; print the end where asked to."""
+        from .solvers.driver import MESSAGES
+
+        if self.verbose:
+            for result in results:
+                print(f"[{type(self).__name__}] {result.n_iter} iterations, stopped because {MESSAGES[result.status]}; "
+                      f"optimality {result.optimality:.3g}")
+        advice = {
+            "max_iter": f"max_iter={self.max_iter} iterations were not enough: raise max_iter or max_time, scale the "
+            "features (for example with StandardScaler), or leave the solver to 'auto'.",
+            "max_time": f"max_time={self.max_time} seconds were not enough: raise max_time.",
+            "stalled": "no further progress is possible in floating-point arithmetic, although tol is not reached: "
+            "raise tol or scale the features (for example with StandardScaler).",
+            "interrupted": "the fit was interrupted; the best iterate so far is kept. A fit with warm_start=True goes "
+            "on from it.",
+        }
+        for result in results:
+            if result.status in advice:
+                warnings.warn(
+                    f"{type(self).__name__} did not converge (optimality {result.optimality:.2g}, tol={self.tol}): "
+                    + advice[result.status],
+                    ConvergenceWarning,
+                    stacklevel=4,
+                )
+                return
+
+    # -- prediction ----------------------------------------------------------------------------------------------
+
+    def _raw_predictions(self, X):
+        """X @ coef_.T + intercept_, block by block where X is not in memory."""
+        check_is_fitted(self)
+        X = check_X(self, X, reset=False)
+        coef = self.coef_.T
+        if is_blockwise(X):
+            from .blocks import iter_slices
+
+            parts = [safe_sparse_dot(part, coef) + self.intercept_ for part in iter_slices(X)]
+            return np.concatenate(parts)
+        z = safe_sparse_dot(X, coef, dense_output=True) + self.intercept_
+        if not np.isfinite(z).all():
+            from sklearn.utils import assert_all_finite
+
+            assert_all_finite(X.data if issparse(X) else X, input_name="X", estimator_name=type(self).__name__)
+        return z
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
+
+
+def _shaped(value, shape, name):
+    """``value`` as a finite array of that shape; a leading or trailing axis of length 1 may be missing."""
+    array = np.asarray(value, dtype=np.float64)
+    if array.size != np.prod(shape) or not np.isfinite(array).all():
+        raise ValueError(f"{name} must hold finite numbers and have shape {shape}, got shape {array.shape}")
+    return array.reshape(shape)
+
+
+def copy_fitted(source, target, names):
+    """Give ``target`` the fitted attributes of ``source`` that exist."""
+    for name in names:
+        if hasattr(source, name):
+            setattr(target, name, getattr(source, name))
+    return target

@@ -1,0 +1,251 @@
+"""Where rows come from: data as a fixed list of blocks, and sums over them on threads.
+
+The cut into blocks depends on the shape of the data alone, and partial sums are added in the order of the blocks, so
+that a result is the same, bit for bit, for any number of threads.
+"""
+
+import itertools
+import os
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import joblib
+import numpy as np
+from scipy.sparse import issparse
+from threadpoolctl import ThreadpoolController
+
+from ._jit import frozen
+from .rows import as_rows
+from .validation import as_float, is_blockwise
+
+BLOCK_ENTRIES = 1 << 18  # stored entries of X that are worth a block of their own
+MAX_BLOCKS = 64
+SLICE_BYTES = 1 << 24  # of float64 per block that is read from elsewhere
+THREAD_ENTRIES = 1 << 17  # below so many entries in all a pass is over before a second thread has started
+ONE = frozen(np.ones(1))  # stands for "no weights"
+
+
+class NotFinite(ArithmeticError):
+    """A sum over the rows is not finite: the data are not, or are too large to be squared."""
+
+
+class Block(NamedTuple):
+    """Consecutive rows with their targets and weights, and where they start."""
+
+    rows: object
+    y: np.ndarray
+    s: np.ndarray
+    start: int
+    stop: int
+
+
+def resolve_threads(n_jobs):
+    """Threads for one fit: ``None`` means the processors this process may use, capped by what it was granted.
+
+    Within a joblib worker the grant is what joblib put into the environment (processes) or one (threads).
+    """
+    if n_jobs is not None and n_jobs > 0:
+        return n_jobs
+    granted = [int(v) for v in map(os.environ.get, ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS")) if v and v.isdigit()]
+    backend, _ = joblib.parallel.get_active_backend()
+    if (backend.nesting_level or 0) > 0 and backend.uses_threads:
+        granted.append(1)
+    available = max(1, min([joblib.cpu_count(), *granted]))
+    return available if n_jobs is None else max(1, available + 1 + n_jobs)
+
+
+class _Pool:
+    """Worker threads kept for the process; a forked child, where they do not live on, gets its own."""
+
+    def __init__(self):
+        self._lock, self._pid, self._executor, self._size = threading.Lock(), None, None, 0
+
+    def get(self, n_threads):
+        with self._lock:
+            if self._pid != os.getpid() or self._size < n_threads:
+                self._executor = ThreadPoolExecutor(n_threads, thread_name_prefix="skbigmodel")
+                self._pid, self._size = os.getpid(), n_threads
+            return self._executor
+
+
+_POOL = _Pool()
+os.register_at_fork(after_in_child=_POOL.__init__) if hasattr(os, "register_at_fork") else None
+_controller = None
+
+
+def single_threaded_blas():
+    """Context in which BLAS keeps to the calling thread: ours are the threads, and results do not depend on it."""
+    global _controller
+    if _controller is None:
+        _controller = ThreadpoolController()
+    return _controller.limit(limits=1, user_api="blas")
+
+
+def block_bounds(n_rows, n_features, n_entries):
+    """Cut 0 … n_rows: a function of the shape alone.
+
+    Enough blocks to share the work, but so few that summing their gradients costs little beside a pass.
+    """
+    affordable = n_entries // (8 * (n_features + 1))
+    n_blocks = int(max(1, min(MAX_BLOCKS, n_entries // BLOCK_ENTRIES, affordable, n_rows)))
+    return np.linspace(0, n_rows, n_blocks + 1).astype(np.int64)
+
+
+class Blocks:
+    """What all sources share: the cut, the sums on threads, and the derived sources.
+
+    Parameters
+    ----------
+    X : two-dimensional source of rows
+    y : ndarray of shape (n_rows,)
+    s : ndarray of shape (n_rows,), or None for weights of 1
+    n_threads : int
+
+    Attributes
+    ----------
+    blocks : sequence of :class:`Block`
+    weight : float
+        Sum of the weights.
+    memo : dict
+        For what solvers derive from the rows and weights alone; shared by sources that differ only in the targets.
+    """
+
+    def __init__(self, X, y, s=None, n_threads=1, memo=None):
+        self.X, self.y, self.s, self.n_threads = X, frozen(y), None if s is None else frozen(s, np.float64), n_threads
+        self.n_rows, self.n_features = X.shape
+        self.sparse = issparse(X)
+        self.n_entries = X.nnz if self.sparse else self.n_rows * self.n_features
+        self.weight = float(self.n_rows if s is None else self.s.sum())
+        self.memo = {} if memo is None else memo
+        self.bounds = self._cut()
+        self.blocks = self._blocks()
+        self.positions = {int(start): k for k, start in enumerate(self.bounds[:-1])}  # start of a block -> its number
+
+    def _targets(self, start, stop):
+        return self.y[start:stop], ONE if self.s is None else self.s[start:stop]
+
+    def with_targets(self, y):
+        """The same rows and weights with other targets."""
+        return type(self)(self.X, y, self.s, self.n_threads, self.memo)
+
+    def map(self, function):
+        """[function(block) for each block], on threads where that pays; the order is that of the blocks."""
+        n_threads = min(self.n_threads, len(self.blocks)) if self.n_entries >= THREAD_ENTRIES else 1
+        if n_threads <= 1:
+            return [function(block) for block in self.blocks]
+        results, todo = [None] * len(self.blocks), iter(range(len(self.blocks)))
+
+        def work():
+            for k in todo:  # handing out the next number is atomic
+                results[k] = function(self.blocks[k])
+
+        futures = [_POOL.get(n_threads - 1).submit(work) for _ in range(n_threads - 1)]
+        try:
+            work()
+        finally:
+            for _ in todo:  # after an error or Ctrl-C nothing more is handed out
+                pass
+            for future in futures:
+                future.result()
+        return results
+
+    def total(self, function, shape):
+        """Sum over the blocks of what ``function(block, out)`` returns, and of what it adds to ``out``."""
+
+        def partial(block):
+            out = np.zeros(shape)
+            return function(block, out), out
+
+        parts = self.map(partial)
+        value, out = parts[0]
+        for more, part in parts[1:]:
+            value += more
+            out += part
+        return value, out
+
+
+class ArrayBlocks(Blocks):
+    """Blocks of an array or memmap (C order) or of a CSR matrix, of float32 or float64, used where it lies."""
+
+    def _cut(self):
+        return block_bounds(self.n_rows, self.n_features, self.n_entries)
+
+    def _blocks(self):
+        rows = self.memo.get("rows")
+        if rows is None:
+            rows = self.memo["rows"] = as_rows(self.X)
+        return [Block(self._slice(rows, a, b), *self._targets(a, b), a, b)
+                for a, b in itertools.pairwise(self.bounds.tolist())]
+
+    def _slice(self, rows, start, stop):
+        if (start, stop) == (0, self.n_rows):
+            return rows
+        if self.sparse:
+            return rows._replace(indptr=rows.indptr[start : stop + 1])
+        return rows._replace(X=rows.X[start:stop])
+
+    def sample(self, step):
+        """Every ``step``-th row, copied into memory."""
+        return ArrayBlocks(self.X[::step], self.y[::step], None if self.s is None else self.s[::step], self.n_threads)
+
+
+class SlicedBlocks(Blocks):
+    """Blocks read as slices ``X[a:b]`` of a file or foreign array, converted and checked each time they are read."""
+
+    def _cut(self):
+        per_block = max(1, SLICE_BYTES // (8 * self.n_features))
+        return np.append(np.arange(0, self.n_rows, per_block), self.n_rows)
+
+    def _blocks(self):
+        return _Slices(self)
+
+    def read(self, start, stop, step=1):
+        """Rows as a C-ordered float array.
+
+        Raises
+        ------
+        ValueError
+            If they cannot be read, have another width, or are not finite; the message names the rows.
+        """
+        part = np.asarray(self.X[start:stop])[::step]
+        if part.ndim != 2 or part.shape[1] != self.n_features:
+            raise ValueError(f"rows {start} to {stop} of X have shape {part.shape}, not {self.n_features} columns")
+        part = np.ascontiguousarray(part, dtype=as_float(part.dtype))
+        with np.errstate(over="ignore", invalid="ignore"):
+            finite = np.isfinite(part.sum())
+        if not finite and not np.isfinite(part).all():
+            raise ValueError(f"Input X contains NaN or infinity in rows {start} to {stop}")
+        return part
+
+    def sample(self, step):
+        """Every ``step``-th row, in memory."""
+        X = np.concatenate([self.read(a, b)[-a % step :: step] for a, b in itertools.pairwise(self.bounds.tolist())])
+        return ArrayBlocks(X, self.y[::step], None if self.s is None else self.s[::step], self.n_threads)
+
+
+class _Slices(Sequence):
+    """The blocks of a :class:`SlicedBlocks`, read when asked for."""
+
+    def __init__(self, source):
+        self.source = source
+
+    def __len__(self):
+        return len(self.source.bounds) - 1
+
+    def __getitem__(self, k):
+        start, stop = (int(bound) for bound in self.source.bounds[k : k + 2])
+        rows = as_rows(self.source.read(start, stop))
+        return Block(rows, *self.source._targets(start, stop), start, stop)
+
+
+def make_blocks(X, y, s, n_threads):
+    """The source of blocks for validated data."""
+    return (SlicedBlocks if is_blockwise(X) else ArrayBlocks)(X, y, s, n_threads)
+
+
+def iter_slices(X):
+    """The rows of a source that is read block by block, as arrays."""
+    source = SlicedBlocks(X, np.zeros(X.shape[0]))
+    return (block.rows.X for block in source.blocks)

@@ -1,0 +1,468 @@
+"""Linear and logistic regression."""
+
+from numbers import Real
+
+import numpy as np
+from scipy.sparse import csr_matrix
+from scipy.special import expit, log_expit, log_softmax, softmax
+from sklearn.base import ClassifierMixin, MultiOutputMixin, RegressorMixin, _fit_context
+from sklearn.callback import with_callbacks
+from sklearn.linear_model import ElasticNet as SklearnElasticNet
+from sklearn.linear_model import GammaRegressor, LinearRegression, LogisticRegression, PoissonRegressor
+from sklearn.linear_model._base import SparseCoefMixin
+from sklearn.metrics import accuracy_score, r2_score
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils.class_weight import compute_class_weight
+from sklearn.utils.extmath import safe_sparse_dot
+from sklearn.utils.validation import check_is_fitted
+
+from .base import GradientEstimator, copy_fitted
+from .validation import as_float, as_labels, check_weights, check_Xy, encode, unchanged_on_error
+
+IDENTITY_LINK = ("squared_error", "huber", "absolute_error", "quantile", "epsilon_insensitive")
+
+
+def _loss_of(loss):
+    """The loss with that name, or the object given."""
+    from .losses import REGRESSION_LOSSES
+
+    if not isinstance(loss, str):
+        return loss
+    if loss not in REGRESSION_LOSSES:
+        raise ValueError(f"loss={loss!r} is not known; it must be one of {sorted(REGRESSION_LOSSES)}, or an object")
+    return REGRESSION_LOSSES[loss]()
+
+
+class GDLinearRegressor(MultiOutputMixin, RegressorMixin, SparseCoefMixin, GradientEstimator):
+    """Linear regression."""
+
+    _parameter_constraints = {
+        **GradientEstimator._parameter_constraints,
+        "loss": [str, HasMethods(["value", "derivative"])],
+        "alpha": [Interval(Real, 0, None, closed="left"), np.ndarray],
+        "positive": ["boolean"],
+    }
+
+    def __init__(
+        self,
+        *,
+        loss="squared_error",
+        alpha=0.0,
+        l1_ratio=0.0,
+        fit_intercept=True,
+        positive=False,
+        solver="auto",
+        learning_rate="auto",
+        batch_size=None,
+        max_iter=1000,
+        tol=1e-4,
+        loss_threshold=None,
+        max_time=None,
+        early_stopping=False,
+        validation_fraction=0.1,
+        n_iter_no_change=5,
+        init="zeros",
+        average=False,
+        warm_start=False,
+        random_state=None,
+        n_jobs=None,
+        verbose=0,
+    ):
+        self.loss = loss
+        self.alpha = alpha
+        self.l1_ratio = l1_ratio
+        self.fit_intercept = fit_intercept
+        self.positive = positive
+        self.solver = solver
+        self.learning_rate = learning_rate
+        self.batch_size = batch_size
+        self.max_iter = max_iter
+        self.tol = tol
+        self.loss_threshold = loss_threshold
+        self.max_time = max_time
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.init = init
+        self.average = average
+        self.warm_start = warm_start
+        self.random_state = random_state
+        self.n_jobs = n_jobs
+        self.verbose = verbose
+
+    @with_callbacks
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(
+        self,
+        X,
+        y,
+        sample_weight=None,
+        *,
+        X_val=None,
+        y_val=None,
+        sample_weight_val=None,
+        coef_init=None,
+        intercept_init=None,
+    ):
+        """Fit."""
+        with unchanged_on_error(self):
+            return self._fit(X, y, sample_weight, (X_val, y_val, sample_weight_val), coef_init, intercept_init)
+
+    def _fit(self, X, y, sample_weight, validation, coef_init, intercept_init):
+        X, y = check_Xy(self, X, y, multi_output=True)
+        s, loss, targets = check_weights(sample_weight, X), _loss_of(self.loss), y.reshape(len(y), -1)
+        self._check_domain(loss, targets if s is None else targets[s > 0])
+        train, held_out = self._validation_split(X, y, s, validation)
+        metadata = None if s is None else {"sample_weight": s}
+        context = self._callback_context(X, y, metadata)
+        blocks = self._blocks(X, targets[:, 0], train)
+        thetas = self._starts(X, y, coef_init, intercept_init)
+        alphas = self._alphas(targets.shape[1])
+        results = []
+        for t, alpha in enumerate(alphas):
+
+            def unpack(theta, t=t):
+                thetas[t] = theta
+                return self._attributes(thetas, X.dtype, y.ndim)
+
+            objective = self._objective(blocks.with_targets(targets[:, t]) if t else blocks, loss, alpha)
+            score = self._scorer(held_out, loss, t)
+            result, name = self._run(objective, thetas[t].copy(), score, self._watcher(context, X, y, metadata, unpack))
+            fitted = unpack(result.theta)
+            results.append(result)
+        vars(self).update(fitted, solver_=name)
+        self._keep_history(results)
+        if context is not None:
+            context.call_on_fit_task_end(estimator=self, X=X, y=y, metadata=metadata, reconstruction_attributes={})
+        self._report(results)
+        return self
+
+    def _check_domain(self, loss, targets):
+        sentence = loss.domain_error(targets) if hasattr(loss, "domain_error") else None
+        if sentence:
+            raise ValueError(f"loss={self.loss!r}: {sentence}")
+
+    def _alphas(self, n_targets):
+        """alpha for each target."""
+        alphas = np.asarray(self.alpha, dtype=np.float64).reshape(-1)
+        if alphas.size not in (1, n_targets):
+            raise ValueError(f"alpha has {alphas.size} entries, but y has {n_targets} targets")
+        if not (np.isfinite(alphas) & (alphas >= 0)).all():
+            raise ValueError(f"alpha must be finite and not negative, got {self.alpha!r}")
+        return np.broadcast_to(alphas, (n_targets,))
+
+    def _objective(self, blocks, loss, alpha):
+        from .objective import LinearObjective
+        from .penalties import ElasticNet
+
+        penalty = ElasticNet(float(alpha * self.l1_ratio), float(alpha * (1 - self.l1_ratio)), bool(self.positive))
+        return LinearObjective(blocks, loss, penalty, bool(self.fit_intercept))
+
+    def _starts(self, X, y, coef_init, intercept_init):
+        """Starting points (n_targets, n_params): given, kept from the last fit, or as ``init`` says."""
+        shape = (1 if y.ndim == 1 else y.shape[1], X.shape[1])
+        if self.warm_start and hasattr(self, "coef_") and coef_init is None:
+            coef_init, intercept_init = self.coef_, self.intercept_
+        return self._pack(shape, coef_init, intercept_init)
+
+    def _attributes(self, thetas, dtype, y_ndim):
+        """Fitted attributes of parameter vectors (n_targets, n_params)."""
+        coef = np.array(thetas[:, : thetas.shape[1] - self.fit_intercept], dtype=as_float(dtype))
+        intercept = thetas[:, -1].astype(coef.dtype) if self.fit_intercept else 0.0
+        if y_ndim == 1:
+            return {"coef_": coef[0], "intercept_": intercept[0] if self.fit_intercept else 0.0}
+        return {"coef_": coef, "intercept_": intercept}
+
+    def _scorer(self, held_out, loss, target):
+        """R² (or D² of the loss's mean) of an iterate on the held-out rows; ``None`` without such."""
+        if held_out is None:
+            return None
+        X, y, s = held_out
+        y = np.asarray(y, dtype=np.float64).reshape(X.shape[0], -1)[:, target]
+
+        def score(theta):
+            z = safe_sparse_dot(X, theta[: X.shape[1]]) + (theta[-1] if self.fit_intercept else 0.0)
+            return r2_score(y, _mean(loss, z), sample_weight=s)
+
+        return score
+
+    def predict(self, X):
+        """Predict the target of each row.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_samples,) or (n_samples, n_targets)
+            The mean of y: the raw prediction, or its exponential for the losses ``poisson`` and ``gamma``.
+        """
+        z = self._raw_predictions(X)
+        return z if self.loss in IDENTITY_LINK else _mean(_loss_of(self.loss), z)
+
+    @property
+    def sparse_coef_(self):
+        """Coefficients as a CSR matrix, of shape (1, n_features) or (n_targets, n_features)."""
+        return csr_matrix(self.coef_)
+
+    def to_sklearn(self):
+        """A fitted scikit-learn estimator that predicts the same, for exporters such as ONNX converters."""
+        check_is_fitted(self)
+        if self.loss in ("poisson", "gamma"):
+            twin = PoissonRegressor() if self.loss == "poisson" else GammaRegressor()
+            twin._base_loss = twin._get_loss()
+            twin.set_params(alpha=self.alpha, fit_intercept=self.fit_intercept)
+        elif np.max(self.alpha) == 0 or not isinstance(self.loss, str) or self.loss != "squared_error":
+            twin = LinearRegression(fit_intercept=self.fit_intercept, positive=self.positive)
+        else:
+            twin = SklearnElasticNet(
+                alpha=self.alpha, l1_ratio=self.l1_ratio, fit_intercept=self.fit_intercept, positive=self.positive
+            )
+        return copy_fitted(self, twin, ("coef_", "intercept_", "n_features_in_", "feature_names_in_", "n_iter_"))
+
+
+class GDLogisticClassifier(SparseCoefMixin, ClassifierMixin, GradientEstimator):
+    """Logistic regression."""
+
+    _parameter_constraints = {
+        **GradientEstimator._parameter_constraints,
+        "C": [Interval(Real, 0, None, closed="neither")],
+        "class_weight": [dict, StrOptions({"balanced"}), None],
+    }
+
+    def __init__(
+        self,
+        *,
+        C=1.0,
+        l1_ratio=0.0,
+        fit_intercept=True,
+        class_weight=None,
+        solver="auto",
+        learning_rate="auto",
+        batch_size=None,
+        max_iter=1000,
+        tol=1e-4,
+        loss_threshold=None,
+        max_time=None,
+        early_stopping=False,
+        validation_fraction=0.1,
+        n_iter_no_change=5,
+        init="zeros",
+        average=False,
+        warm_start=False,
+        random_state=None,
+        n_jobs=None,
+        verbose=0,
+    ):
+        self.C = C
+        self.l1_ratio = l1_ratio
+        self.fit_intercept = fit_intercept
+        self.class_weight = class_weight
+        self.solver = solver
+        self.learning_rate = learning_rate
+        self.batch_size = batch_size
+        self.max_iter = max_iter
+        self.tol = tol
+        self.loss_threshold = loss_threshold
+        self.max_time = max_time
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.init = init
+        self.average = average
+        self.warm_start = warm_start
+        self.random_state = random_state
+        self.n_jobs = n_jobs
+        self.verbose = verbose
+
+    @with_callbacks
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(
+        self,
+        X,
+        y,
+        sample_weight=None,
+        *,
+        X_val=None,
+        y_val=None,
+        sample_weight_val=None,
+        coef_init=None,
+        intercept_init=None,
+    ):
+        """Fit."""
+        with unchanged_on_error(self):
+            return self._fit(X, y, sample_weight, (X_val, y_val, sample_weight_val), coef_init, intercept_init)
+
+    def _fit(self, X, y, sample_weight, validation, coef_init, intercept_init):
+        X, y = check_Xy(self, X, as_labels(y))
+        s = check_weights(sample_weight, X)
+        classes, codes = encode(y)
+        self._check_classes(classes)
+        s = self._with_class_weights(s, classes, y, codes)
+        train, held_out = self._validation_split(X, y, s, validation, stratify=codes)
+        metadata = None if sample_weight is None else {"sample_weight": sample_weight}
+        context = self._callback_context(X, y, metadata)
+        theta = self._starts(X, classes, coef_init, intercept_init)
+        blocks = self._blocks(X, codes if len(classes) > 2 else codes.astype(np.float64), train)
+
+        def unpack(theta):
+            return {**self._attributes(theta, len(classes), X.dtype), "classes_": classes}
+
+        watch = self._watcher(context, X, y, metadata, unpack)
+        score = self._scorer(held_out, classes, unpack)
+        result, name = self._run(self._objective(blocks, len(classes)), theta, score, watch)
+        vars(self).update(unpack(result.theta), solver_=name)
+        self._keep_history([result])
+        self.n_iter_ = np.array([result.n_iter], dtype=np.int32)  # as the twin has it
+        if context is not None:
+            context.call_on_fit_task_end(estimator=self, X=X, y=y, metadata=metadata, reconstruction_attributes={})
+        self._report([result])
+        return self
+
+    def _check_classes(self, classes):
+        if len(classes) < 2:
+            raise ValueError(
+                "This solver needs samples of at least 2 classes in the data, but the data contains only one class: "
+                f"{classes[0]!r}"
+            )
+        if self.warm_start and hasattr(self, "classes_") and not np.array_equal(self.classes_, classes):
+            raise ValueError(
+                f"warm_start=True goes on with the classes of the last fit, {list(self.classes_)}, but y has "
+                f"{list(classes)}. Set warm_start=False or fit a clone."
+            )
+
+    def _with_class_weights(self, s, classes, y, codes):
+        """Sample weights times class weights; ``None`` for weights of 1."""
+        if self.class_weight is None:
+            return s
+        of_class = compute_class_weight(self.class_weight, classes=classes, y=y, sample_weight=s)
+        return of_class[codes] if s is None else s * of_class[codes]
+
+    def _objective(self, blocks, n_classes):
+        from .losses import Logistic
+        from .objective import LinearObjective
+        from .penalties import ElasticNet
+        from .softmax import SoftmaxObjective
+
+        strength = 0.0 if np.isinf(self.C) else 1.0 / (self.C * blocks.weight)
+        penalty = ElasticNet(float(strength * self.l1_ratio), float(strength * (1 - self.l1_ratio)))
+        if n_classes == 2:
+            return LinearObjective(blocks, Logistic(), penalty, bool(self.fit_intercept))
+        return SoftmaxObjective(blocks, n_classes, penalty, bool(self.fit_intercept))
+
+    def _starts(self, X, classes, coef_init, intercept_init):
+        """The starting point as a flat vector: given, kept from the last fit, or as ``init`` says."""
+        n_outputs = 1 if len(classes) == 2 else len(classes)
+        if self.warm_start and hasattr(self, "coef_") and coef_init is None:
+            coef_init, intercept_init = self.coef_, self.intercept_
+        thetas = self._pack((n_outputs, X.shape[1]), coef_init, intercept_init)
+        if n_outputs == 1:
+            return thetas[0]
+        # (n_features, n_classes) and then the intercepts: a feature's coefficients lie side by side
+        return np.concatenate([thetas[:, : X.shape[1]].T.ravel(), thetas[:, X.shape[1] :].ravel()])
+
+    def _attributes(self, theta, n_classes, dtype):
+        """Fitted attributes of a flat parameter vector."""
+        n_outputs = 1 if n_classes == 2 else n_classes
+        n_intercepts = n_outputs * self.fit_intercept
+        coef = theta[: theta.size - n_intercepts].reshape(-1, n_outputs).T
+        intercept = theta[theta.size - n_intercepts :] if self.fit_intercept else np.zeros(n_outputs)
+        if n_outputs > 1:
+            # adding a constant to all classes changes no probability: take the smallest parameters among the equals
+            intercept = intercept - intercept.mean()
+            coef = coef - coef.mean(axis=0) if self.l1_ratio == 0 else coef
+        dtype = as_float(dtype)
+        return {"coef_": np.array(coef, dtype=dtype, order="C"), "intercept_": intercept.astype(dtype)}
+
+    def _scorer(self, held_out, classes, unpack):
+        """Accuracy of an iterate on the held-out rows; ``None`` without such."""
+        if held_out is None:
+            return None
+        X, y, s = held_out
+        y = np.asarray(as_labels(y))
+
+        def score(theta):
+            fitted = unpack(theta)
+            z = safe_sparse_dot(X, fitted["coef_"].T, dense_output=True) + fitted["intercept_"]
+            return accuracy_score(y, classes[_decide(z)], sample_weight=s)
+
+        return score
+
+    def decision_function(self, X):
+        """Log-odds of the second class, or raw predictions of each class.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_samples,) for two classes, else (n_samples, n_classes)
+        """
+        z = self._raw_predictions(X)
+        return z[:, 0] if z.shape[1] == 1 else z
+
+    def predict(self, X):
+        """Predict the class of each row.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+            With the dtype of ``classes_``.
+        """
+        z = self._raw_predictions(X)
+        return self.classes_[_decide(z)]
+
+    def predict_proba(self, X):
+        """Probability of each class: the logistic or softmax function of the raw predictions.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes)
+            Columns in the order of ``classes_``; rows sum to 1.
+        """
+        z = self._raw_predictions(X)
+        return np.hstack([expit(-z), expit(z)]) if z.shape[1] == 1 else softmax(z, axis=1)
+
+    def predict_log_proba(self, X):
+        """Logarithm of the probability of each class, computed without rounding to 0 on the way.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes)
+        """
+        z = self._raw_predictions(X)
+        return np.hstack([log_expit(-z), log_expit(z)]) if z.shape[1] == 1 else log_softmax(z, axis=1)
+
+    def to_sklearn(self):
+        """A fitted :class:`~sklearn.linear_model.LogisticRegression` that predicts the same.
+
+        For exporters such as ONNX converters, which know scikit-learn's classes.
+        """
+        check_is_fitted(self)
+        twin = LogisticRegression(C=self.C, l1_ratio=self.l1_ratio, fit_intercept=self.fit_intercept,
+                                  class_weight=self.class_weight)
+        names = ("coef_", "intercept_", "classes_", "n_features_in_", "feature_names_in_", "n_iter_")
+        return copy_fitted(self, twin, names)
+
+
+def _decide(z):
+    """Index of the predicted class for raw predictions (n_samples, 1 or n_classes)."""
+    return (z[:, 0] > 0).astype(np.intp) if z.shape[1] == 1 else z.argmax(axis=1)
+
+
+def _mean(loss, z):
+    return loss.mean(z) if hasattr(loss, "mean") else z

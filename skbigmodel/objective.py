@@ -1,0 +1,231 @@
+"""The function that a linear model minimises, in its mean form, as solvers see it.
+
+    F(theta) = (1/Σs) Σ s·loss(y, x·w + b) + penalty(w),     theta = (w, b)
+
+and its multinomial sibling. ``value_grad`` is all that a first-order method needs; ``metric`` gives second-order
+ones a factorised (approximate) Hessian.
+"""
+
+import numpy as np
+from scipy.linalg.lapack import dpotrf, dpotrs
+
+from . import passes_linear as passes
+from .blocks import NotFinite, single_threaded_blas
+
+CHUNK_BYTES = 1 << 20  # of scaled rows whose Gram matrix BLAS forms at a time: they stay in the second-level cache
+PRECONDITIONER_LIMIT = 300  # parameters per output up to which a matrix is factorised for it
+SMALL_ENTRIES = 1 << 15  # data so small that BLAS keeps to one thread by itself
+
+
+class Objective:
+    """What the objectives share.
+
+    Parameters
+    ----------
+    blocks : a source of blocks (see ``blocks``)
+    penalty : a NamedTuple of ``penalties``
+    fit_intercept : bool
+        Whether theta ends with an intercept per output, which no penalty touches.
+    n_outputs : int
+        Raw predictions per row.
+    """
+
+    def __init__(self, blocks, loss, penalty, fit_intercept, n_outputs=1):
+        self.blocks, self.loss, self.penalty, self.fit_intercept = blocks, loss, penalty, fit_intercept
+        self.n_features, self.n_outputs = blocks.n_features, n_outputs
+        self.n_coefs = blocks.n_features * n_outputs
+        self.n_params = self.n_coefs + fit_intercept * n_outputs
+        self.n_passes = 0  # over the rows, for tests and logs
+
+    def value_grad(self, theta):
+        """Value, and gradient of the smooth part (loss and l2)."""
+        self.n_passes += 1
+        value, grad = self._sum(theta)
+        grad /= self.blocks.weight
+        w = theta[: self.n_coefs]
+        grad[: self.n_coefs] += self.penalty.gradient(w)
+        return value / self.blocks.weight + self.penalty.value(w), grad
+
+    def preconditioner(self, theta, curvatures):
+        """A cheap approximation of the Hessian for conjugate gradients."""
+        if self.metric_size <= PRECONDITIONER_LIMIT:
+            return self.metric(theta)
+        return self.diagonal_metric(curvatures)
+
+    def optimality(self, theta, grad):
+        """Largest entry of the smallest subgradient."""
+        coefs = self.penalty.residual(theta[: self.n_coefs], grad[: self.n_coefs])
+        return float(np.maximum(coefs.max(initial=0.0), np.abs(grad[self.n_coefs :]).max(initial=0.0)))
+
+
+class LinearObjective(Objective):
+    """One raw prediction z = x·w + b and any loss of ``losses``."""
+
+    @property
+    def metric_size(self):
+        """Order of the largest matrix that ``metric`` factorises."""
+        return self.n_params
+
+    def _sum(self, theta):
+        loss, fit_intercept = self.loss, self.fit_intercept
+
+        def block_sum(block, grad):
+            return passes.loss_and_grad(block.rows, block.y, block.s, loss, theta, fit_intercept, grad)
+
+        return self.blocks.total(block_sum, self.n_params)
+
+    def hessian(self, theta):
+        """Hessian of the smooth part; of its two triangles only the lower one is sure to be set."""
+        loss, fit_intercept = self.loss, self.fit_intercept
+
+        def weights(block, start, stop, d):
+            passes.curvature_weights(block.rows, block.y, block.s, loss, theta, fit_intercept, start, stop, d)
+
+        H = weighted_gram(self.blocks, weights, np.zeros(self.n_features), fit_intercept)
+        H /= self.blocks.weight
+        H[np.diag_indices(self.n_features)] += self.penalty.l2
+        return H
+
+    def metric(self, theta):
+        """The Hessian, factorised."""
+        return CholeskyMetric(self.hessian(theta)[None])
+
+    def curvatures(self, theta):
+        """Weight times second derivative of the loss for each row, a list with an array per block."""
+        loss, fit_intercept = self.loss, self.fit_intercept
+
+        def of_block(block):
+            d = np.empty(len(block.y))
+            passes.curvature_weights(block.rows, block.y, block.s, loss, theta, fit_intercept, 0, len(d), d)
+            return d
+
+        return self.blocks.map(of_block)
+
+    def hessian_dot(self, curvatures, v):
+        """The Hessian with those curvatures times a flat parameter vector."""
+        self.n_passes += 1
+        offsets, fit_intercept = self.blocks.positions, self.fit_intercept
+
+        def block_sum(block, out):
+            passes.hessian_product(block.rows, curvatures[offsets[block.start]], v, fit_intercept, out)
+            return 0.0
+
+        product = self.blocks.total(block_sum, self.n_params)[1]
+        product /= self.blocks.weight
+        product[: self.n_coefs] += self.penalty.gradient(v[: self.n_coefs])
+        return product
+
+    def diagonal_metric(self, curvatures):
+        """The diagonal of the Hessian in centred coordinates, as a metric."""
+        offsets, p = self.blocks.positions, self.n_features
+
+        def block_sum(block, out):
+            return passes.hessian_diagonal(block.rows, curvatures[offsets[block.start]], out[0], out[1])
+
+        total, (diagonal, cross) = self.blocks.total(block_sum, (2, p))
+        parts = (part / self.blocks.weight for part in (diagonal[:, None], cross[:, None], np.array([total])))
+        return DiagonalMetric(*parts, self.penalty.l2, self.fit_intercept)
+
+    def sample(self, step):
+        """The same objective on every ``step``-th row."""
+        return LinearObjective(self.blocks.sample(step), self.loss, self.penalty, self.fit_intercept)
+
+
+class CholeskyMetric:
+    """A block-diagonal positive definite matrix, one block per output, in Cholesky form.
+
+    A matrix that is singular to working precision gets as little added to its diagonal as makes it definite.
+    """
+
+    def __init__(self, H):
+        self.factors = [_cholesky(block) for block in H]
+
+    def solve(self, v):
+        """The matrix's inverse times a flat parameter vector."""
+        K = len(self.factors)
+        if K == 1:
+            return dpotrs(self.factors[0], v, lower=1)[0]
+        V = v.reshape(-1, K)  # coefficients of all features, then the intercepts: each row holds the classes
+        return np.stack([dpotrs(factor, V[:, k], lower=1)[0] for k, factor in enumerate(self.factors)], axis=1).ravel()
+
+
+def _cholesky(H):
+    if not np.isfinite(np.diag(H)).all():
+        raise NotFinite
+    diagonal = np.diag(H).copy()
+    scale = np.maximum(diagonal, 1e-12 * max(diagonal.max(), 1e-300))
+    ridge = 0.0
+    while True:
+        A = H.copy()
+        A[np.diag_indices(len(A))] = diagonal + ridge * scale
+        factor, info = dpotrf(A, lower=1, overwrite_a=1, clean=0)
+        if info == 0:
+            return factor
+        ridge = max(10 * ridge, 1e-13)
+
+
+class DiagonalMetric:
+    """The diagonal of a Hessian, with the intercepts eliminated exactly.
+
+    In the coordinates b' = b + m·w, where m is the weighted mean of the columns, the intercept does not interact with
+    the coefficients, and what is left of their diagonal is that of the centred columns.
+
+    Parameters
+    ----------
+    diagonal, cross : ndarrays of shape (n_features, n_outputs)
+        Weighted means of x² and x.
+    total : ndarray of shape (n_outputs,)
+        Mean weights.
+    """
+
+    def __init__(self, diagonal, cross, total, l2, fit_intercept):
+        self.fit_intercept = fit_intercept
+        self.total = np.maximum(total, 1e-300)
+        self.means = cross / self.total if fit_intercept else np.zeros_like(cross)
+        centred = diagonal - self.means * cross if fit_intercept else diagonal
+        diagonal = np.maximum(centred, 1e-10 * diagonal) + l2
+        self.diagonal = np.where(diagonal > 0, diagonal, 1.0)
+
+    def solve(self, v):
+        """The metric's inverse times a flat parameter vector."""
+        K = self.total.size
+        V = v[: self.diagonal.size].reshape(-1, K)
+        if not self.fit_intercept:
+            return (V / self.diagonal).ravel()
+        b = v[self.diagonal.size :]
+        W = (V - self.means * b) / self.diagonal
+        return np.concatenate([W.ravel(), b / self.total - (self.means * W).sum(axis=0)])
+
+
+def weighted_gram(blocks, weights, shift, extra_column):
+    """Σ d·(x - shift)(x - shift)ᵀ with d from ``weights(block, start, stop, d)``; lower triangle.
+
+    ``extra_column`` appends a column of ones to x. Dense rows go through BLAS (a symmetric product), sparse ones
+    are scattered; ``shift`` must be zero for those.
+    """
+    size = blocks.n_features + bool(extra_column)
+
+    def dense(block, H):
+        X = block.rows.X
+        chunk = min(max(64, CHUNK_BYTES // (X.itemsize * size)), len(X))
+        B, d = np.empty((chunk, size), X.dtype), np.empty(chunk)
+        for start in range(0, len(X), chunk):
+            stop = min(start + chunk, len(X))
+            weights(block, start, stop, d)
+            passes.scale_rows(block.rows, start, stop, d, shift, B)
+            part = B[: stop - start]
+            H += part.T @ part
+        return 0.0
+
+    def sparse(block, H):
+        d = np.empty(len(block.y))
+        weights(block, 0, len(d), d)
+        passes.add_sparse_gram(block.rows, d, shift, H)
+        return 0.0
+
+    if blocks.sparse:
+        return blocks.total(sparse, (size, size))[1]
+    if blocks.n_entries < SMALL_ENTRIES:
+        return blocks.total(dense, (size, size))[1]
+    with single_threaded_blas():
+        return blocks.total(dense, (size, size))[1]

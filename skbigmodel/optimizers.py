@@ -1,0 +1,135 @@
+"""Optimizers: how a gradient becomes a step, for parameters that lie in one flat vector.
+
+Each class has ``step(theta, grad, moments, t, rate)``, which moves ``theta`` in place: ``moments`` of shape (n_moments,
+n_params) is its memory, zero at the start; ``t`` = 1, 2, … counts the steps; ``rate`` is the learning rate of this step.
+:class:`Schedule` gives that rate.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from ._jit import method
+
+
+@method
+def step(self, theta, grad, moments, t, rate):
+    """Move ``theta`` by step number ``t`` at the given rate, in place."""
+    return self.step(theta, grad, moments, t, rate)
+
+
+class Sgd(NamedTuple):
+    """v ← momentum·v - rate·grad; theta ← theta + v, or theta + momentum·v - rate·grad with ``nesterov``.
+
+    Parameters
+    ----------
+    momentum : float, default=0.0
+        Share of the last step that is repeated; 0 is plain gradient descent.
+    nesterov : bool, default=False
+        Look one step of the momentum ahead.
+
+    References
+    ----------
+    I. Sutskever, J. Martens, G. Dahl and G. Hinton, "On the importance of initialization and momentum in deep learning",
+    ICML (2013).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skbigmodel.optimizers import Sgd
+    >>> theta = np.array([1.0])
+    >>> Sgd().step(theta, np.array([4.0]), np.zeros((1, 1)), 1, 0.25)
+    >>> theta
+    array([0.])
+    """
+
+    momentum: float = 0.0
+    nesterov: bool = False
+    n_moments = 1
+
+    def step(self, theta, grad, moments, t, rate):
+        v = moments[0]
+        for j in range(theta.size):
+            v[j] = self.momentum * v[j] - rate * grad[j]
+            theta[j] += self.momentum * v[j] - rate * grad[j] if self.nesterov else v[j]
+
+
+class Adam(NamedTuple):
+    """theta ← theta - rate·m̂/(√v̂ + epsilon), with bias-corrected running means m̂ of grad and v̂ of grad².
+
+    As in scikit-learn, the corrections are put into the rate, so that ``epsilon`` is compared with √v itself.
+
+    Parameters
+    ----------
+    beta_1, beta_2 : float, default=0.9, 0.999
+        Decay per step of the two means.
+    epsilon : float, default=1e-8
+        Keeps the quotient finite.
+    weight_decay : float, default=0.0
+        Decoupled decay: theta also shrinks by rate·weight_decay·theta.
+
+    References
+    ----------
+    D. P. Kingma and J. Ba, "Adam: a method for stochastic optimization", ICLR (2015);
+    I. Loshchilov and F. Hutter, "Decoupled weight decay regularization", ICLR (2019).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skbigmodel.optimizers import Adam
+    >>> theta = np.array([1.0])
+    >>> Adam().step(theta, np.array([4.0]), np.zeros((2, 1)), 1, 0.1)
+    >>> theta.round(6)
+    array([0.9])
+    """
+
+    beta_1: float = 0.9
+    beta_2: float = 0.999
+    epsilon: float = 1e-8
+    weight_decay: float = 0.0
+    n_moments = 2
+
+    def step(self, theta, grad, moments, t, rate):
+        m, v = moments[0], moments[1]
+        corrected = rate * np.sqrt(1.0 - self.beta_2**t) / (1.0 - self.beta_1**t)
+        for j in range(theta.size):
+            m[j] = self.beta_1 * m[j] + (1.0 - self.beta_1) * grad[j]
+            v[j] = self.beta_2 * v[j] + (1.0 - self.beta_2) * grad[j] * grad[j]
+            theta[j] -= corrected * m[j] / (np.sqrt(v[j]) + self.epsilon) + rate * self.weight_decay * theta[j]
+
+
+@method
+def at(self, t):
+    """Rate of step number ``t``."""
+    return self.at(t)
+
+
+class Schedule(NamedTuple):
+    """rate / (1 + t/horizon)**power: constant at first, then falling; the default is constant throughout.
+
+    Parameters
+    ----------
+    rate : float
+        Learning rate at the start.
+    power : float, default=0.0
+        1 is the classical rate of stochastic approximation, 1/2 < power < 1 goes with averaged iterates.
+    horizon : float, default=1.0
+        Steps after which the rate has fallen to rate/2**power.
+
+    References
+    ----------
+    L. Bottou, "Stochastic gradient descent tricks", in "Neural Networks: Tricks of the Trade", Springer (2012).
+
+    Examples
+    --------
+    >>> from skbigmodel.optimizers import Schedule
+    >>> Schedule(rate=0.5, power=1.0, horizon=10.0).at(10)
+    0.25
+    """
+
+    rate: float
+    power: float = 0.0
+    horizon: float = 1.0
+
+    def at(self, t):
+        return self.rate / (1.0 + t / self.horizon) ** self.power

@@ -1,0 +1,141 @@
+"""Jitted passes of the interior-point solver over bounded dual variables.
+
+A piecewise linear function of e = target - z is a sum of pieces max(lo·e, hi·e), lo <= 0 <= hi; each is the maximum of
+d·e over a dual variable lo <= d <= hi. All passes are elementwise: a piece belongs to one row of the data, or to one
+coefficient. ``m`` is its weight; a weight of 0 switches it off.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from ._jit import jit
+from .rows import add_run, dot_run, n_rows
+
+RUN = 256  # rows whose predictions are kept at a time: they stay in the first-level cache
+
+
+class Pieces(NamedTuple):
+    """Pieces, one an entry: constants, the primal-dual point and its direction.
+
+    In a solution e = u - v, u·p = 0 and v·q = 0. The slacks p and q are kept beside d, since near a bound their digits
+    would be lost in a difference.
+    """
+
+    target: np.ndarray
+    m: np.ndarray
+    e: np.ndarray  # target - z, computed once: where it is tiny, each further rounding would count
+    d: np.ndarray
+    u: np.ndarray  # positive part of e
+    v: np.ndarray  # negative part of e
+    p: np.ndarray  # hi - d
+    q: np.ndarray  # d - lo
+    dd: np.ndarray  # direction of d, hence of -p and q
+    du: np.ndarray
+    dv: np.ndarray
+
+    def cut(self, start, stop):
+        """Entries start to stop, sharing memory."""
+        return Pieces(*(array[start:stop] for array in self))
+
+
+@jit
+def look(pieces, z):
+    """Set e; return Σ m·(max(lo·e, hi·e) - d·e), never negative: what the pieces add to the duality gap."""
+    total = 0.0
+    for i in range(z.shape[0]):
+        e = pieces.target[i] - z[i]
+        pieces.e[i] = e
+        total += pieces.m[i] * (pieces.p[i] * max(e, 0.0) + pieces.q[i] * max(-e, 0.0))
+    return total
+
+
+@jit
+def centre(pieces, lo, hi, mu):
+    """Put the point where u·p = v·q = ``mu`` and u - v = e."""
+    for i in range(lo.shape[0]):
+        half, e = 0.5 * (hi[i] - lo[i]), pieces.e[i]
+        root = np.sqrt(mu * mu + (e * half) ** 2)
+        t = e * half * half / (mu + root)
+        # the small one of half - t and half + t, without cancellation
+        far = half + abs(t)
+        near = 2.0 * mu * half * half / ((mu + root) * far)
+        pieces.p[i], pieces.q[i] = (near, far) if e > 0.0 else (far, near)
+        pieces.d[i] = hi[i] - near if e > 0.0 else lo[i] + near
+        pieces.u[i], pieces.v[i] = mu / pieces.p[i], mu / pieces.q[i]
+
+
+@jit
+def stiffness(pieces, Q):
+    """Add to ``Q`` the weight that each row gets in the Newton system."""
+    for i in range(Q.shape[0]):
+        Q[i] += pieces.m[i] / (pieces.u[i] / pieces.p[i] + pieces.v[i] / pieces.q[i])
+
+
+@jit
+def pull(pieces, mu, bend, g):
+    """Add to ``g`` the change of m·d that the row would make if theta stood still."""
+    for i in range(g.shape[0]):
+        p, q = pieces.p[i], pieces.q[i]
+        above = (mu + bend * pieces.dd[i] * pieces.du[i]) / p
+        below = (mu - bend * pieces.dd[i] * pieces.dv[i]) / q
+        g[i] += pieces.m[i] * (pieces.e[i] + below - above) / (pieces.u[i] / p + pieces.v[i] / q)
+
+
+@jit
+def aim(pieces, dz, mu, bend):
+    """Put the direction for the change ``dz`` of the predictions; return how far u, v and p, q let it be followed.
+
+    The direction found there before enters as the second-order term; it must be zero for the first one.
+    """
+    primal, dual = 0.0, 0.0  # reciprocals of the steps
+    for i in range(dz.shape[0]):
+        u, v, p, q = pieces.u[i], pieces.v[i], pieces.p[i], pieces.q[i]
+        above = (mu + bend * pieces.dd[i] * pieces.du[i]) / p
+        below = (mu - bend * pieces.dd[i] * pieces.dv[i]) / q
+        dd = (pieces.e[i] + below - above - dz[i]) / (u / p + v / q)
+        du, dv = above - u + u / p * dd, below - v - v / q * dd
+        if pieces.m[i] == 0.0:
+            dd = du = dv = 0.0
+        pieces.dd[i], pieces.du[i], pieces.dv[i] = dd, du, dv
+        primal = max(primal, max(-du / u, -dv / v))
+        dual = max(dual, max(dd / p, -dd / q))
+    return primal, dual
+
+
+@jit
+def complementarity(pieces, primal, dual):
+    """Σ m·(u·p + v·q) after steps of those lengths."""
+    total = 0.0
+    for i in range(pieces.m.shape[0]):
+        u, v = pieces.u[i] + primal * pieces.du[i], pieces.v[i] + primal * pieces.dv[i]
+        p, q = pieces.p[i] - dual * pieces.dd[i], pieces.q[i] + dual * pieces.dd[i]
+        total += pieces.m[i] * (u * p + v * q)
+    return total
+
+
+@jit
+def step(pieces, primal, dual):
+    """Go those lengths, and forget the direction."""
+    for i in range(pieces.m.shape[0]):
+        pieces.u[i] += primal * pieces.du[i]
+        pieces.v[i] += primal * pieces.dv[i]
+        pieces.p[i] -= dual * pieces.dd[i]
+        pieces.q[i] += dual * pieces.dd[i]
+        pieces.d[i] += dual * pieces.dd[i]
+        pieces.dd[i] = pieces.du[i] = pieces.dv[i] = 0.0
+
+
+@jit
+def predict_and_add(rows, theta, intercept, g, z, out):
+    """z = raw predictions (n_rows,), and add Σ g·x to ``out``: both in one pass over the rows."""
+    for start in range(0, n_rows(rows), RUN):
+        stop = min(start + RUN, n_rows(rows))
+        dot_run(rows, start, stop, theta, intercept, z[start:stop])
+        add_run(rows, start, stop, g[start:stop], out)
+
+
+@jit
+def add(rows, g, out):
+    """Add Σ g·x to ``out``."""
+    add_run(rows, 0, n_rows(rows), g, out)

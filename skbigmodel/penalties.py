@@ -1,0 +1,47 @@
+"""Penalties on the coefficients: value, gradient of the smooth part and proximal operator side by side."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from ._jit import method
+
+
+@method
+def prox(self, w, step):
+    """argmin over u of (u - w)²/2 + step·penalty(u), for one coefficient."""
+    return self.prox(w, step)
+
+
+class ElasticNet(NamedTuple):
+    """l1·‖w‖₁ + l2/2·‖w‖², with w >= 0 where ``positive`` is set. The intercept is not its business."""
+
+    l1: float
+    l2: float
+    positive: bool = False
+
+    @property
+    def smooth(self):
+        """Whether plain gradient methods apply."""
+        return self.l1 == 0.0 and not self.positive
+
+    def value(self, w):
+        return self.l1 * np.abs(w).sum() + 0.5 * self.l2 * np.dot(w, w)
+
+    def gradient(self, w):
+        """Gradient of the l2 part."""
+        return self.l2 * w
+
+    def prox(self, w, step):
+        u = max(w - step * self.l1, 0.0)
+        if not self.positive:
+            u += min(w + step * self.l1, 0.0)
+        return u / (1.0 + step * self.l2)
+
+    def residual(self, w, grad):
+        """How far each coefficient is from optimal: the smallest subgradient, ``grad`` being the smooth part's."""
+        below = grad - self.l1 if not self.positive else np.full_like(w, -np.inf)
+        at_zero = np.maximum(np.maximum(below, -(grad + self.l1)), 0.0) if not self.positive else np.maximum(
+            -(grad + self.l1), 0.0
+        )
+        return np.where(w == 0, at_zero, np.abs(grad + self.l1 * np.sign(w)))

@@ -1,0 +1,173 @@
+"""Layouts: how a kernel reads the rows of a block. A kernel is compiled once per layout and float width."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from ._jit import frozen, method
+
+
+@method
+def n_rows(self):
+    """Number of rows."""
+    return self.n_rows()
+
+
+@method
+def dot(self, i, w):
+    """Inner product of row i with the first n_features entries of ``w``."""
+    return self.dot(i, w)
+
+
+@method
+def add(self, i, a, out):
+    """Add ``a`` times row i to the first n_features entries of ``out``."""
+    return self.add(i, a, out)
+
+
+@method
+def add_squares(self, i, a, out):
+    """Add ``a`` times the squared entries of row i to ``out``."""
+    return self.add_squares(i, a, out)
+
+
+@method
+def add_class_squares(self, i, D, squares, sums):
+    """For each column c of D add D[i, c] times the squared entries of row i to squares[:, c], the entries to sums."""
+    return self.add_class_squares(i, D, squares, sums)
+
+
+@method
+def dot_run(self, start, stop, w, shift, z):
+    """z[:stop - start] = ``shift`` plus the inner products of rows start to stop with ``w``."""
+    return self.dot_run(start, stop, w, shift, z)
+
+
+@method
+def add_run(self, start, stop, a, out):
+    """Add rows start to stop, each times its entry of ``a[:stop - start]``, to ``out``."""
+    return self.add_run(start, stop, a, out)
+
+
+class Dense(NamedTuple):
+    """A C-ordered array (n_rows, n_features)."""
+
+    X: np.ndarray
+
+    def values(self):
+        """All entries as one array (NumPy)."""
+        return self.X.reshape(-1)
+
+    def n_rows(self):
+        return self.X.shape[0]
+
+    def dot(self, i, w):
+        total = 0.0
+        for j in range(self.X.shape[1]):
+            total += self.X[i, j] * w[j]
+        return total
+
+    def add(self, i, a, out):
+        for j in range(self.X.shape[1]):
+            out[j] += a * self.X[i, j]
+
+    def add_squares(self, i, a, out):
+        for j in range(self.X.shape[1]):
+            out[j] += a * self.X[i, j] * self.X[i, j]
+
+    def add_class_squares(self, i, D, squares, sums):
+        for j in range(self.X.shape[1]):
+            v = self.X[i, j]
+            for c in range(D.shape[1]):
+                sums[j, c] += v * D[i, c]
+                squares[j, c] += v * v * D[i, c]
+
+    def dot_run(self, start, stop, w, shift, z):
+        # four rows at a time: each load of w serves four products
+        X, i = self.X, start
+        while i + 4 <= stop:
+            z0 = z1 = z2 = z3 = 0.0
+            for j in range(X.shape[1]):
+                wj = w[j]
+                z0 += X[i, j] * wj
+                z1 += X[i + 1, j] * wj
+                z2 += X[i + 2, j] * wj
+                z3 += X[i + 3, j] * wj
+            k = i - start
+            z[k], z[k + 1], z[k + 2], z[k + 3] = z0 + shift, z1 + shift, z2 + shift, z3 + shift
+            i += 4
+        while i < stop:
+            z0 = 0.0
+            for j in range(X.shape[1]):
+                z0 += X[i, j] * w[j]
+            z[i - start] = z0 + shift
+            i += 1
+
+    def add_run(self, start, stop, a, out):
+        X, i = self.X, start
+        while i + 4 <= stop:
+            k = i - start
+            a0, a1, a2, a3 = a[k], a[k + 1], a[k + 2], a[k + 3]
+            for j in range(X.shape[1]):
+                out[j] += (a0 * X[i, j] + a1 * X[i + 1, j]) + (a2 * X[i + 2, j] + a3 * X[i + 3, j])
+            i += 4
+        while i < stop:
+            for j in range(X.shape[1]):
+                out[j] += a[i - start] * X[i, j]
+            i += 1
+
+
+class CSR(NamedTuple):
+    """Compressed sparse rows; index arrays of one width."""
+
+    data: np.ndarray
+    indices: np.ndarray
+    indptr: np.ndarray
+
+    def values(self):
+        """All stored entries as one array (NumPy)."""
+        return self.data[self.indptr[0] : self.indptr[-1]]
+
+    def n_rows(self):
+        return self.indptr.shape[0] - 1
+
+    def dot(self, i, w):
+        total = 0.0
+        for k in range(self.indptr[i], self.indptr[i + 1]):
+            total += self.data[k] * w[self.indices[k]]
+        return total
+
+    def add(self, i, a, out):
+        for k in range(self.indptr[i], self.indptr[i + 1]):
+            out[self.indices[k]] += a * self.data[k]
+
+    def add_squares(self, i, a, out):
+        for k in range(self.indptr[i], self.indptr[i + 1]):
+            out[self.indices[k]] += a * self.data[k] * self.data[k]
+
+    def add_class_squares(self, i, D, squares, sums):
+        for k in range(self.indptr[i], self.indptr[i + 1]):
+            j, v = self.indices[k], self.data[k]
+            for c in range(D.shape[1]):
+                sums[j, c] += v * D[i, c]
+                squares[j, c] += v * v * D[i, c]
+
+    def dot_run(self, start, stop, w, shift, z):
+        for i in range(start, stop):
+            total = 0.0
+            for k in range(self.indptr[i], self.indptr[i + 1]):
+                total += self.data[k] * w[self.indices[k]]
+            z[i - start] = total + shift
+
+    def add_run(self, start, stop, a, out):
+        for i in range(start, stop):
+            for k in range(self.indptr[i], self.indptr[i + 1]):
+                out[self.indices[k]] += a[i - start] * self.data[k]
+
+
+def as_rows(X):
+    """The layout of an array or a CSR matrix, sharing its memory."""
+    if isinstance(X, np.ndarray):
+        return Dense(frozen(X))
+    # offsets as int64, whatever the matrix has: one specialisation, and room for any number of entries
+    return CSR(frozen(X.data), frozen(X.indices), frozen(X.indptr, np.int64))

@@ -1,0 +1,151 @@
+"""The multinomial objective: softmax cross-entropy of one raw prediction per class."""
+
+import contextlib
+
+import numpy as np
+
+from . import passes_softmax as passes
+from .blocks import single_threaded_blas
+from .objective import CHUNK_BYTES, SMALL_ENTRIES, CholeskyMetric, DiagonalMetric, Objective
+
+
+class SoftmaxObjective(Objective):
+    """theta = (W, b) with W of shape (n_features, n_classes) in C order, then the intercepts; y holds class indices."""
+
+    def __init__(self, blocks, n_classes, penalty, fit_intercept):
+        super().__init__(blocks, None, penalty, fit_intercept, n_classes)
+
+    @property
+    def metric_size(self):
+        """Order of the largest matrix that ``metric`` factorises."""
+        return self.n_features + self.fit_intercept
+
+    def unpack(self, theta):
+        """W (n_features, n_classes) and b (n_classes,), views of theta."""
+        W = theta[: self.n_coefs].reshape(self.n_features, self.n_outputs)
+        return W, theta[self.n_coefs :] if self.fit_intercept else np.zeros(self.n_outputs)
+
+    def predictions(self, block, W, b):
+        """(start, chunk, Z) for runs of rows that fit the cache; ``chunk`` is None for sparse rows, taken whole."""
+        if self.blocks.sparse:
+            Z = np.empty((len(block.y), self.n_outputs))
+            passes.sparse_product(block.rows, W, b, Z)
+            yield 0, None, Z
+            return
+        X = block.rows.X
+        size = max(64, CHUNK_BYTES // (8 * X.shape[1]))
+        for start in range(0, len(X), size):
+            chunk = X[start : start + size].astype(np.float64, copy=False)
+            yield start, chunk, chunk @ W + b
+
+    def add_transposed(self, block, chunk, D, out):
+        """Add Xᵀ·D and the column sums of D to a flat parameter vector."""
+        G = out[: self.n_coefs].reshape(self.n_features, self.n_outputs)
+        if chunk is None:
+            passes.sparse_transposed_product(block.rows, D, G)
+        else:
+            G += chunk.T @ D
+        if self.fit_intercept:
+            out[self.n_coefs :] += D.sum(axis=0)
+
+    def _on_own_threads(self):
+        """Context in which BLAS keeps to the calling thread, where it would not by itself."""
+        small = self.blocks.sparse or self.blocks.n_entries < SMALL_ENTRIES
+        return contextlib.nullcontext() if small else single_threaded_blas()
+
+    def total(self, function, shape):
+        """``blocks.total``, for functions that use BLAS."""
+        with self._on_own_threads():
+            return self.blocks.total(function, shape)
+
+    def map(self, function):
+        """``blocks.map``, for functions that use BLAS."""
+        with self._on_own_threads():
+            return self.blocks.map(function)
+
+    def _sum(self, theta):
+        W, b = self.unpack(theta)
+
+        def block_sum(block, grad):
+            value = 0.0
+            for start, chunk, Z in self.predictions(block, W, b):
+                value += passes.log_loss_inplace(Z, block.y, block.s, start)
+                self.add_transposed(block, chunk, Z, grad)
+            return value
+
+        return self.total(block_sum, self.n_params)
+
+    def metric(self, theta):
+        """The diagonal blocks of the Hessian, one per class, factorised."""
+        W, b = self.unpack(theta)
+        p, K = self.n_features, self.n_outputs
+
+        def block_sum(block, H):
+            for start, chunk, Z in self.predictions(block, W, b):
+                passes.probabilities_inplace(Z)
+                s = block.s if len(block.s) == 1 else block.s[start : start + len(Z), None]
+                D = s * Z * (1 - Z)
+                if chunk is None:
+                    passes.add_sparse_class_grams(block.rows, D, H)
+                    continue
+                B = np.empty((len(chunk), p + 1))
+                for k in range(K):
+                    root = np.sqrt(D[:, k : k + 1])
+                    np.multiply(chunk, root, out=B[:, :p])
+                    B[:, p:] = root
+                    H[k] += B.T @ B
+            return 0.0
+
+        H = self.total(block_sum, (K, p + 1, p + 1))[1] / self.blocks.weight
+        H[:, np.arange(p), np.arange(p)] += self.penalty.l2
+        size = p + self.fit_intercept
+        return CholeskyMetric(H[:, :size, :size])
+
+    def curvatures(self, theta):
+        """Probabilities of the classes for each row, a list with an array per block."""
+        W, b = self.unpack(theta)
+
+        def of_block(block):
+            P = np.empty((len(block.y), self.n_outputs))
+            for start, _, Z in self.predictions(block, W, b):
+                passes.probabilities_inplace(Z)
+                P[start : start + len(Z)] = Z
+            return P
+
+        return self.map(of_block)
+
+    def hessian_dot(self, curvatures, v):
+        """The Hessian with those probabilities times a flat parameter vector."""
+        self.n_passes += 1
+        V, b = self.unpack(v)
+        offsets = self.blocks.positions
+
+        def block_sum(block, out):
+            P = curvatures[offsets[block.start]]
+            for start, chunk, D in self.predictions(block, V, b):
+                passes.curvature_times(P[start : start + len(D)], D, block.s, start)
+                self.add_transposed(block, chunk, D, out)
+            return 0.0
+
+        product = self.total(block_sum, self.n_params)[1]
+        product /= self.blocks.weight
+        product[: self.n_coefs] += self.penalty.gradient(v[: self.n_coefs])
+        return product
+
+    def diagonal_metric(self, curvatures):
+        """The diagonal of the Hessian in centred coordinates, as a metric."""
+        offsets, p, K = self.blocks.positions, self.n_features, self.n_outputs
+
+        def block_sum(block, out):
+            P = curvatures[offsets[block.start]]
+            D = P * (1 - P) * (block.s[:, None] if len(block.s) > 1 else block.s[0])
+            passes.class_diagonals(block.rows, D, out[:p], out[p : 2 * p])
+            out[-1] += D.sum(axis=0)
+            return 0.0
+
+        sums = self.blocks.total(block_sum, (2 * p + 1, K))[1] / self.blocks.weight
+        return DiagonalMetric(sums[:p], sums[p : 2 * p], sums[-1], self.penalty.l2, self.fit_intercept)
+
+    def sample(self, step):
+        """The same objective on every ``step``-th row."""
+        return SoftmaxObjective(self.blocks.sample(step), self.n_outputs, self.penalty, self.fit_intercept)

@@ -1,0 +1,63 @@
+"""How to descend: one solver a file, one loop (``driver``) for all, and the choice among them."""
+
+import importlib
+
+# name -> (module, class); imported when first used
+SOLVERS = {
+    "gd": ("gradient_descent", "GradientDescent"),
+    "nesterov": ("nesterov", "Nesterov"),
+    "lbfgs": ("lbfgs", "LBFGS"),
+    "newton": ("newton", "Newton"),
+    "newton-cg": ("newton_cg", "NewtonCG"),
+    "saga": ("saga", "Saga"),
+    "cd": ("coordinate", "CoordinateDescent"),
+    "sgd": ("minibatch", "SGD"),
+    "adam": ("minibatch", "Adam"),
+    "least-squares": ("least_squares", "LeastSquares"),
+    "interior-point": ("interior_point", "InteriorPoint"),
+}
+STOCHASTIC = ("saga", "sgd", "adam")
+DIRECT_LIMIT = 1500  # parameters up to which a Hessian is formed and factorised
+SAME_AS_AUTO = ("newton-cholesky", "liblinear", "sag")
+
+
+def solver_class(name):
+    """The class of a built-in solver."""
+    module, cls = SOLVERS[name]
+    return getattr(importlib.import_module(f"{__name__}.{module}"), cls)
+
+
+def choose(objective):
+    """The name of the fastest solver that reaches the optimum of ``objective``."""
+    if not getattr(objective.loss, "smooth", True):
+        return "interior-point"
+    if not objective.penalty.smooth:
+        return "cd" if objective.n_outputs == 1 else "nesterov"
+    if getattr(objective.loss, "quadratic", False) and min(objective.blocks.X.shape) <= DIRECT_LIMIT:
+        return "least-squares"
+    # the multinomial metric lacks the coupling of the classes: conjugate gradients supply it
+    return "newton" if objective.n_outputs == 1 and objective.metric_size <= DIRECT_LIMIT else "newton-cg"
+
+
+def make_solver(solver, objective, settings, draw_seed):
+    """The solver of that name, or a user's own class, for an objective.
+
+    Raises
+    ------
+    ValueError
+        If it cannot reach the optimum; the message names the solvers that can.
+    """
+    if callable(solver):
+        return solver(objective, settings)
+    name = choose(objective) if solver == "auto" or solver in SAME_AS_AUTO else solver
+    if name not in SOLVERS:
+        known = ", ".join(map(repr, ["auto", *SOLVERS, *SAME_AS_AUTO]))
+        raise ValueError(f"solver={solver!r} is not known; it must be one of {known}, or a class of your own")
+    cls = solver_class(name)
+    reason = cls.refusal(objective)
+    if reason:
+        able = ", ".join(repr(other) for other in SOLVERS if not solver_class(other).refusal(objective))
+        raise ValueError(f"solver={solver!r} cannot reach the optimum: {reason}. Solvers that can: 'auto', {able}.")
+    if name in STOCHASTIC:
+        settings = settings._replace(seed=draw_seed())
+    return cls(objective, settings)

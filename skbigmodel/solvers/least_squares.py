@@ -1,0 +1,254 @@
+"""Least squares solved directly, as accurately as an orthogonal factorisation of the rows.
+
+1. One pass gives the moments of the rows: Σ s·v·vᵀ of v = (x - shift, 1, y - shift). Centring with the weighted means
+   eliminates the intercept; dividing by the columns' deviations makes their scale irrelevant.
+2. Where the scaled Gram matrix is far from singular, its Cholesky factor solves the problem. What squaring the
+   condition number cost is won back by refinement: a pass for the true gradient, and another solve.
+3. Where it is close to singular, or there are fewer rows than columns, the R of a QR factorisation gathered block by
+   block goes to LAPACK's lstsq, which finds the solution of minimum norm.
+4. With more columns than rows and a ridge penalty, or sparse rows, the system of the rows is solved in place of that of
+   the columns.
+
+References
+----------
+Å. Björck, "Numerical Methods for Least Squares Problems", SIAM (1996);
+J. Demmel, L. Grigori, M. Hoemmen and J. Langou, "Communication-optimal parallel and sequential QR and LU
+factorizations", SIAM J. Sci. Comput. 34 (2012).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.linalg as la
+from scipy.linalg.lapack import dpocon, dpotrf, dpotrs
+
+from .. import passes_linear as passes
+from ..blocks import NotFinite, single_threaded_blas
+from ..objective import CHUNK_BYTES
+
+SAFE = 1e-3  # reciprocal condition of the Gram matrix above which Cholesky needs no refinement
+SINGULAR = 1e-9  # below: orthogonal factorisation
+MAX_REFINEMENTS = 4
+SMALL = 200  # columns up to which a small matrix is no cost, however few the rows
+
+
+@dataclass
+class State:
+    """Iterate with value and gradient of the objective."""
+
+    theta: np.ndarray
+    value: float = np.inf
+    optimality: float = np.inf
+    gap: float = np.inf
+    stalled: bool = False
+
+
+class LeastSquares:
+    """The squared error with or without a ridge penalty."""
+
+    name = "least-squares"
+    State = State
+
+    def __init__(self, objective, settings):
+        self.objective, self.blocks = objective, objective.blocks
+        self.l2 = objective.penalty.l2
+
+    @staticmethod
+    def refusal(objective):
+        """Why the optimum is out of reach, or ``None``."""
+        if not getattr(objective.loss, "quadratic", False):
+            return "it solves for the squared error only"
+        if not objective.penalty.smooth:
+            return "it takes no l1 penalty and no positive=True"
+        return None
+
+    def init(self, theta):
+        """The start; it does not matter and is not evaluated."""
+        return State(theta)
+
+    def advance(self, state):
+        """Solve."""
+        n_rows, n_features = self.blocks.n_rows, self.blocks.n_features
+        if n_features <= n_rows or n_features <= SMALL:
+            solved = self._by_columns()
+        else:
+            solved = self._by_rows() if self.blocks.sparse or self.l2 > 0 else self._orthogonal()
+        state.theta, state.value, grad = solved
+        state.optimality, state.gap = self.objective.optimality(state.theta, grad), 0.0
+
+    # -- steps 1 and 2 -------------------------------------------------------------------------------------------
+
+    def _moments(self):
+        """Σ s·v·vᵀ with v = (x - shift, 1, y - y_shift), and the shifts."""
+        blocks, p = self.blocks, self.blocks.n_features
+        shift, y_shift = np.zeros(p), float(blocks.y.mean())
+        if blocks.sparse:
+
+            def block_sum(block, H):
+                passes.sparse_moments(block.rows, block.y, block.s, y_shift, H)
+                return 0.0
+
+            H = blocks.total(block_sum, (p + 2, p + 2))[1]
+            return H + np.tril(H, -1).T, shift, y_shift
+        shift[:] = blocks.blocks[0].rows.X[:100].mean(axis=0, dtype=np.float64)
+
+        def block_sum(block, H):
+            X = block.rows.X
+            size = min(max(64, CHUNK_BYTES // (X.itemsize * (p + 2))), len(X))
+            B = np.empty((size, p + 2), X.dtype)
+            for start in range(0, len(X), size):
+                part = B[: min(size, len(X) - start)]
+                passes.moment_rows(block.rows, block.y, block.s, start, start + len(part), shift, y_shift, B)
+                H += part.T @ part
+            return 0.0
+
+        with single_threaded_blas():
+            return blocks.total(block_sum, (p + 2, p + 2))[1], shift, y_shift
+
+    def _by_columns(self):
+        """Steps 1 and 2; on to step 3 where the Gram matrix is close to singular."""
+        p = self.blocks.n_features
+        H, shift, y_shift = self._moments()
+        if not np.isfinite(np.diag(H)).all():
+            raise NotFinite
+        G, c, total = H[:p, :p] / H[p, p], H[p + 1, :p] / H[p, p], H[p + 1, p + 1] / H[p, p]
+        means, y_mean = np.zeros(p), 0.0
+        if self.objective.fit_intercept:
+            means, y_mean = H[p, :p] / H[p, p], H[p + 1, p] / H[p, p]
+            G -= np.outer(means, means)
+            c -= means * y_mean
+            total -= y_mean * y_mean
+        else:
+            G, c, total = self._uncentred(H, shift, y_shift)
+            means, y_mean, shift, y_shift = means, 0.0, 0.0 * shift, 0.0
+        factor, scale, condition = self._factorise(G)
+        if condition < SINGULAR:
+            return self._nearly_singular(G, scale)
+        w = scale * dpotrs(factor, scale * c, lower=1)[0]
+        theta = self._with_intercept(w, y_mean + y_shift - (means + shift) @ w)
+        value = 0.5 * (total + w @ (G @ w - 2 * c) + self.l2 * w @ w)
+        exact = self.blocks.blocks[0].rows.values().dtype == np.float64 and condition > SAFE
+        if exact and value > 1e-4 * total:  # else too much of it was lost in the subtraction
+            return theta, float(value), self._with_intercept(G @ w - c + self.l2 * w, 0.0)
+        self._centre = means + shift
+        return self._refine(theta, factor, scale, refine=not exact)
+
+    def _uncentred(self, H, shift, y_shift):
+        """Moments about zero from those about the shifts."""
+        p, n = len(shift), H[-2, -2]
+        m, ym = H[p, :p] / n, H[p + 1, p] / n
+        G = H[:p, :p] / n + np.outer(m, shift) + np.outer(shift, m) + np.outer(shift, shift)
+        c = H[p + 1, :p] / n + y_shift * m + ym * shift + y_shift * shift
+        return G, c, H[p + 1, p + 1] / n + 2 * y_shift * ym + y_shift * y_shift
+
+    def _factorise(self, G):
+        """Cholesky factor of the Gram matrix with the penalty, scaled to a unit diagonal; scale; condition."""
+        diagonal = np.diag(G) + self.l2
+        floor = 1e-28 * max(diagonal.max(initial=0.0), 1e-300)
+        scale = 1 / np.sqrt(np.where(diagonal > floor, diagonal, 1.0))
+        A = scale[:, None] * G * scale
+        A[np.diag_indices(len(A))] = np.where(diagonal > floor, 1.0, 0.0)
+        norm = np.abs(A).sum(axis=0).max(initial=0.0)
+        factor, info = dpotrf(A, lower=1, clean=0)
+        return factor, scale, dpocon(factor, norm, uplo="L")[0] if info == 0 else 0.0
+
+    def _with_intercept(self, w, intercept):
+        return np.append(w, intercept) if self.objective.fit_intercept else w
+
+    def _refine(self, theta, factor, scale, refine=True):
+        """Step 2's refinement: Newton steps with true gradients, as long as they help."""
+        p = self.blocks.n_features
+        value, grad = self.objective.value_grad(theta)
+        for _ in range(MAX_REFINEMENTS if refine else 0):
+            # in centred coordinates the intercept does not interact with the coefficients
+            pull = grad[:p] - (self._centre * grad[-1] if self.objective.fit_intercept else 0.0)
+            w = -scale * dpotrs(factor, scale * pull, lower=1)[0]
+            step = self._with_intercept(w, -grad[-1] - self._centre @ w)
+            new_value, new_grad = self.objective.value_grad(theta + step)
+            gain = 0.5 * abs(grad @ step)
+            if not new_value <= value:
+                break
+            theta, value, grad = theta + step, new_value, new_grad
+            if gain <= 1e-15 * abs(value):
+                break
+        return theta, value, grad
+
+    # -- step 3 --------------------------------------------------------------------------------------------------
+
+    def _nearly_singular(self, G, scale):
+        return self._orthogonal()
+
+    def _orthogonal(self):
+        """Minimum-norm solution from the R factor of the centred, weighted rows (x, y)."""
+        blocks, p = self.blocks, self.blocks.n_features
+        centre, y_centre = self._means() if self.objective.fit_intercept else (np.zeros(p), 0.0)
+        R = np.zeros((0, p + 1))
+        for block in blocks.blocks:
+            X = block.rows.X if not blocks.sparse else blocks.X[block.start : block.stop].toarray()
+            size = max(p + 1, CHUNK_BYTES * 8 // (8 * (p + 1)))
+            for start in range(0, len(X), size):
+                rows = slice(start, min(start + size, len(X)))
+                B = np.column_stack([X[rows] - centre, block.y[rows] - y_centre])
+                B *= np.sqrt(block.s[rows] if len(block.s) > 1 else block.s)[:, None]
+                R = np.vstack([R, B])
+                R = la.qr(R, mode="r", overwrite_a=True, check_finite=False)[0][: p + 1] if len(R) > p + 1 else R
+        if not np.isfinite(R).all():
+            raise NotFinite
+        if self.l2 > 0:
+            ridge = np.sqrt(self.l2 * blocks.weight)
+            R = np.vstack([R, np.column_stack([ridge * np.eye(p), np.zeros(p)])])
+        w = minimum_norm(R[:, :p], R[:, p])
+        theta = self._with_intercept(w, y_centre - centre @ w)
+        return (theta, *self.objective.value_grad(theta))
+
+    def _means(self):
+        """Weighted means of the columns and of y."""
+
+        def block_sum(block, out):
+            s = block.s if len(block.s) > 1 else np.broadcast_to(block.s, len(block.y))
+            out[-1] = s @ block.y
+            passes.add_weighted(block.rows, s, out)
+            return 0.0
+
+        sums = self.blocks.total(block_sum, self.blocks.n_features + 1)[1] / self.blocks.weight
+        return sums[:-1], sums[-1]
+
+    # -- step 4 --------------------------------------------------------------------------------------------------
+
+    def _by_rows(self):
+        """w = Xcᵀ·a with (Xc·Xcᵀ + l2·Σs)·a = yc, for the centred rows times the roots of their weights."""
+        blocks = self.blocks
+        centre, y_centre = self._means() if self.objective.fit_intercept else (np.zeros(blocks.n_features), 0.0)
+        root = np.sqrt(blocks.s) if blocks.s is not None else np.ones(blocks.n_rows)
+        if blocks.sparse:
+            X = blocks.X.astype(np.float64)
+            across = X @ centre
+            K = (X @ X.T).toarray() - across[:, None] - across + centre @ centre
+        else:
+            X = np.concatenate([block.rows.X for block in blocks.blocks]).astype(np.float64) - centre
+            K = X @ X.T
+        K *= root[:, None] * root
+        y = root * (blocks.y - y_centre)
+        K[np.diag_indices(len(K))] += self.l2 * blocks.weight
+        a = root * (la.solve(K, y, assume_a="pos") if self.l2 > 0 else minimum_norm(K, y))
+        w = X.T @ a - (centre * a.sum() if blocks.sparse else 0.0)
+        theta = self._with_intercept(w, y_centre - centre @ w)
+        return (theta, *self.objective.value_grad(theta))
+
+
+def minimum_norm(A, b):
+    """The shortest x that minimises ‖A·x - b‖; columns are scaled for the decision what is rank.
+
+    Scaling makes the rank independent of units; the solution found in scaled coordinates is then projected on the
+    orthogonal complement of the null space in the user's.
+    """
+    norms = np.sqrt((A * A).sum(axis=0))
+    scale = 1 / np.where(norms > 0, norms, 1.0)
+    U, sigma, Vt = la.svd(A * scale, full_matrices=False, check_finite=False)
+    kept = sigma > max(A.shape) * np.finfo(np.float64).eps * sigma.max(initial=0.0)
+    x = scale * (Vt[kept].T @ ((U[:, kept].T @ b) / sigma[kept]))
+    if kept.sum() == A.shape[1]:
+        return x
+    # the row space in the user's coordinates is spanned by the rows of A: project on it
+    basis = la.orth((Vt[kept] / scale).T)
+    return basis @ (basis.T @ x)

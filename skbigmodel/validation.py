@@ -1,0 +1,149 @@
+"""What every estimator checks and how: data, weights, and the promise that a failed call changes nothing."""
+
+import contextlib
+
+import numpy as np
+from scipy.sparse import issparse
+from sklearn.utils import assert_all_finite, check_array, check_consistent_length
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import _check_sample_weight, column_or_1d, validate_data
+
+TOO_LARGE = (
+    "X holds values too large for floating-point arithmetic: scale the features, for example with StandardScaler"
+)
+FLOATS = (np.float64, np.float32)
+
+
+@contextlib.contextmanager
+def unchanged_on_error(estimator):
+    """Put the fitted attributes back if the block raises."""
+    before = {name: value for name, value in vars(estimator).items() if _is_fitted_attribute(name)}
+    try:
+        yield
+    except BaseException:
+        for name in [name for name in vars(estimator) if _is_fitted_attribute(name) and name not in before]:
+            delattr(estimator, name)
+        vars(estimator).update(before)
+        raise
+
+
+def _is_fitted_attribute(name):
+    return name.endswith("_") and not name.startswith("__") or name in ("_resume", "_stream")
+
+
+def is_blockwise(X):
+    """Whether X is read block by block, never as a whole: a memmap that kernels cannot use as it lies, or a foreign
+    array (HDF5, Zarr, ...) that has only a shape, a dtype and slices of rows."""
+    if isinstance(X, np.memmap):
+        return X.ndim == 2 and (X.dtype.newbyteorder("=") not in FLOATS or not X.dtype.isnative
+                                or not X.flags.c_contiguous)
+    if isinstance(X, np.ndarray) or issparse(X) or hasattr(X, "__array_namespace__") or hasattr(X, "iloc"):
+        return False
+    known = all(hasattr(X, name) for name in ("shape", "dtype", "__getitem__"))
+    return known and not hasattr(X, "columns") and len(X.shape) == 2 and not hasattr(X, "__dataframe__")
+
+
+def check_X(estimator, X, reset):
+    """X as an array (C order) or CSR matrix of float32 or float64, or as it is where it is read block by block.
+
+    Finiteness is not checked here but by :func:`check_finite`, on threads, or block by block.
+    """
+    if is_blockwise(X):
+        return _check_blockwise(estimator, X, reset)
+    X = validate_data(
+        estimator, X, reset=reset, accept_sparse="csr", dtype=FLOATS, order="C", ensure_all_finite=False
+    )
+    return _canonical(X) if issparse(X) else X
+
+
+def check_Xy(estimator, X, y, multi_output=False):
+    """X as :func:`check_X` has it, and y of the same length: float64 for a regressor, labels for a classifier."""
+    if is_blockwise(X):
+        X = _check_blockwise(estimator, X, reset=True)
+        y = check_array(y, ensure_2d=False, dtype=None, input_name="y") if multi_output else y
+        check_consistent_length(X, y)
+    else:
+        X, y = validate_data(
+            estimator, X, y, accept_sparse="csr", dtype=FLOATS, order="C", ensure_all_finite=False,
+            multi_output=multi_output, y_numeric=multi_output,
+        )
+        X = _canonical(X) if issparse(X) else X
+    return X, np.asarray(y, dtype=np.float64) if multi_output else y
+
+
+def _check_blockwise(estimator, X, reset):
+    if X.dtype.kind not in "biuf":
+        raise ValueError(f"X has dtype {X.dtype}, which is not numeric")
+    if 0 in X.shape:
+        raise ValueError(f"Found array X with shape {X.shape}: at least one row and one column are required")
+    stand_in = np.zeros((1, X.shape[1]))  # lets scikit-learn check or set the number of features
+    validate_data(estimator, stand_in, reset=reset)
+    return X
+
+
+def _canonical(X):
+    """CSR with sorted indices and no duplicate entries; the caller's matrix is left alone."""
+    if not X.has_canonical_format:
+        X = X.copy()
+        X.sum_duplicates()
+    return X
+
+
+def check_finite(estimator, blocks):
+    """Raise scikit-learn's error if X holds NaN or infinity, or one of our own if its squares are not finite.
+
+    A source that is read block by block checks each block itself.
+    """
+    from .passes_linear import squared_norm
+
+    X = blocks.X
+    if is_blockwise(X) or all(np.isfinite(blocks.map(lambda block: squared_norm(block.rows.values())))):
+        return
+    assert_all_finite(X.data if issparse(X) else X, input_name="X", estimator_name=type(estimator).__name__)
+    raise ValueError(TOO_LARGE)
+
+
+def check_weights(sample_weight, X, name="sample_weight"):
+    """Weights as float64 of shape (n,), or ``None``.
+
+    Raises
+    ------
+    ValueError
+        Naming the argument: wrong shape, not numbers, NaN, negative, or all zero.
+    """
+    if sample_weight is None:
+        return None
+    try:
+        rows = np.broadcast_to(0.0, (X.shape[0], 1))
+        s = _check_sample_weight(sample_weight, rows, dtype=np.float64, ensure_non_negative=True,
+                                 allow_all_zero_weights=True)
+    except (ValueError, TypeError) as error:
+        raise ValueError(str(error) if "sample_weight" in str(error) and name == "sample_weight"
+                         else f"{name}: {error}") from error
+    if not s.any():
+        raise ValueError(f"{name}: all weights are zero, so no row counts")
+    return s
+
+
+def as_labels(y):
+    """Class labels as a 1-d array, whatever holds them; nullable pandas types become what they hold."""
+    dtype = getattr(y, "dtype", None)
+    if dtype is not None and not isinstance(dtype, np.dtype) and hasattr(y, "isna"):
+        if y.isna().any():
+            raise ValueError("y contains missing values (NaN or <NA>)")
+        y = y.to_numpy() if hasattr(y, "to_numpy") else np.asarray(y)
+        if y.dtype == object:
+            y = np.array(y.tolist())
+    return column_or_1d(y, warn=True)
+
+
+def encode(y):
+    """Classes (sorted) and the index of each row's class."""
+    if y.dtype.kind not in "iubU":  # those are fine as they are; the check reads all labels several times
+        check_classification_targets(y)
+    return np.unique(y, return_inverse=True)
+
+
+def as_float(dtype):
+    """The float width of a model of data of that dtype: float32 stays, all else is float64."""
+    return np.dtype(np.float32) if np.dtype(dtype).newbyteorder("=") == np.float32 else np.dtype(np.float64)
