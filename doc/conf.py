@@ -18,6 +18,7 @@ exclude_patterns = ["_build"]
 default_role = "py:obj"
 suppress_warnings = ["ref.ref"]  # inherited docstrings point to labels of scikit-learn's own user guide
 
+toc_object_entries_show_parents = "hide"
 autosummary_generate = True
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"

@@ -72,15 +72,34 @@ class _Pool:
 
 _POOL = _Pool()
 os.register_at_fork(after_in_child=_POOL.__init__) if hasattr(os, "register_at_fork") else None
-_controller = None
 
 
-def single_threaded_blas():
-    """Context in which BLAS keeps to the calling thread: ours are the threads, and results do not depend on it."""
-    global _controller
-    if _controller is None:
-        _controller = ThreadpoolController()
-    return _controller.limit(limits=1, user_api="blas")
+class _SingleThreadedBLAS:
+    """Context in which BLAS keeps to the calling thread: ours are the threads, and results do not depend on it.
+
+    The setting is one for the process, so fits that overlap in time share it: the first in sets it, the last out
+    restores it.
+    """
+
+    def __init__(self):
+        self._lock, self._depth, self._controller, self._limit = threading.Lock(), 0, None, None
+
+    def __enter__(self):
+        with self._lock:
+            self._depth += 1
+            if self._depth == 1:
+                self._controller = self._controller or ThreadpoolController()
+                self._limit = self._controller.limit(limits=1, user_api="blas")
+
+    def __exit__(self, *error):
+        with self._lock:
+            self._depth -= 1
+            if self._depth == 0:
+                self._limit.restore_original_limits()
+
+
+single_threaded_blas = _SingleThreadedBLAS()
+os.register_at_fork(after_in_child=single_threaded_blas.__init__) if hasattr(os, "register_at_fork") else None
 
 
 def block_bounds(n_rows, n_features, n_entries):

@@ -14,6 +14,7 @@ from sklearn.metrics import accuracy_score, r2_score
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.extmath import safe_sparse_dot
+from sklearn.utils.multiclass import unique_labels
 from sklearn.utils.validation import check_is_fitted
 
 from .base import GradientEstimator, copy_fitted
@@ -109,6 +110,7 @@ class GDLinearRegressor(MultiOutputMixin, RegressorMixin, SparseCoefMixin, Gradi
             return self._fit(X, y, sample_weight, (X_val, y_val, sample_weight_val), coef_init, intercept_init)
 
     def _fit(self, X, y, sample_weight, validation, coef_init, intercept_init):
+        self._forget_stream()
         X, y = check_Xy(self, X, y, multi_output=True)
         s, loss, targets = check_weights(sample_weight, X), _loss_of(self.loss), y.reshape(len(y), -1)
         self._check_domain(loss, targets if s is None else targets[s > 0])
@@ -132,9 +134,49 @@ class GDLinearRegressor(MultiOutputMixin, RegressorMixin, SparseCoefMixin, Gradi
             results.append(result)
         vars(self).update(fitted, solver_=name)
         self._keep_history(results)
+        gaps = np.array([result.state.gap for result in results])
+        self.dual_gap_ = gaps if y.ndim > 1 else float(gaps[0])
         if context is not None:
             context.call_on_fit_task_end(estimator=self, X=X, y=y, metadata=metadata, reconstruction_attributes={})
         self._report(results)
+        return self
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(self, X, y, sample_weight=None):
+        """Make one stochastic pass over a batch of rows, going on from the calls before.
+
+        With ``alpha`` the penalty is that of the mean loss, as in ``fit``. ``early_stopping``, ``tol`` and ``max_iter``
+        play no role. After a ``fit`` the stream starts at its coefficients.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+        y : array-like of shape (n_samples,) or (n_samples, n_targets)
+        sample_weight : array-like of shape (n_samples,), default=None
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If X has another number of features than before, or ``solver`` is not stochastic; the model is unchanged.
+        """
+        with unchanged_on_error(self):
+            X, y = check_Xy(self, X, y, multi_output=True, reset=not hasattr(self, "coef_"))
+            s, loss, targets = check_weights(sample_weight, X), _loss_of(self.loss), y.reshape(len(y), -1)
+            self._check_domain(loss, targets if s is None else targets[s > 0])
+            thetas = self._pack((targets.shape[1], X.shape[1]), getattr(self, "coef_", None),
+                                getattr(self, "intercept_", None))
+            blocks, alphas = self._blocks(X, targets[:, 0], s), self._alphas(targets.shape[1])
+            kept = list(getattr(self, "_stream", None) or [None] * len(thetas))
+            for t, alpha in enumerate(alphas):
+                objective = self._objective(blocks.with_targets(targets[:, t]) if t else blocks, loss, alpha)
+                kept[t], name = self._stream_step(objective, thetas[t], kept[t])
+                thetas[t] = kept[t]["state"]["theta"]
+            vars(self).update(self._attributes(thetas, X.dtype, y.ndim))
+            self._keep_stream(kept, name)
         return self
 
     def _check_domain(self, loss, targets):
@@ -146,7 +188,9 @@ class GDLinearRegressor(MultiOutputMixin, RegressorMixin, SparseCoefMixin, Gradi
         """alpha for each target."""
         alphas = np.asarray(self.alpha, dtype=np.float64).reshape(-1)
         if alphas.size not in (1, n_targets):
-            raise ValueError(f"alpha has {alphas.size} entries, but y has {n_targets} targets")
+            raise ValueError(
+                f"alpha: Number of targets and number of penalties do not correspond: {alphas.size} != {n_targets}"
+            )
         if not (np.isfinite(alphas) & (alphas >= 0)).all():
             raise ValueError(f"alpha must be finite and not negative, got {self.alpha!r}")
         return np.broadcast_to(alphas, (n_targets,))
@@ -227,7 +271,7 @@ class GDLogisticClassifier(SparseCoefMixin, ClassifierMixin, GradientEstimator):
 
     _parameter_constraints = {
         **GradientEstimator._parameter_constraints,
-        "C": [Interval(Real, 0, None, closed="neither")],
+        "C": [Interval(Real, 0, None, closed="right")],
         "class_weight": [dict, StrOptions({"balanced"}), None],
     }
 
@@ -295,11 +339,12 @@ class GDLogisticClassifier(SparseCoefMixin, ClassifierMixin, GradientEstimator):
             return self._fit(X, y, sample_weight, (X_val, y_val, sample_weight_val), coef_init, intercept_init)
 
     def _fit(self, X, y, sample_weight, validation, coef_init, intercept_init):
+        self._forget_stream()
         X, y = check_Xy(self, X, as_labels(y))
         s = check_weights(sample_weight, X)
         classes, codes = encode(y)
         self._check_classes(classes)
-        s = self._with_class_weights(s, classes, y, codes)
+        s, of_class = self._with_class_weights(s, classes, y, codes)
         train, held_out = self._validation_split(X, y, s, validation, stratify=codes)
         metadata = None if sample_weight is None else {"sample_weight": sample_weight}
         context = self._callback_context(X, y, metadata)
@@ -312,13 +357,82 @@ class GDLogisticClassifier(SparseCoefMixin, ClassifierMixin, GradientEstimator):
         watch = self._watcher(context, X, y, metadata, unpack)
         score = self._scorer(held_out, classes, unpack)
         result, name = self._run(self._objective(blocks, len(classes)), theta, score, watch)
-        vars(self).update(unpack(result.theta), solver_=name)
+        vars(self).update(unpack(result.theta), solver_=name, class_weight_=of_class)
         self._keep_history([result])
         self.n_iter_ = np.array([result.n_iter], dtype=np.int32)  # as the twin has it
         if context is not None:
             context.call_on_fit_task_end(estimator=self, X=X, y=y, metadata=metadata, reconstruction_attributes={})
         self._report([result])
         return self
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(self, X, y, classes=None, sample_weight=None):
+        """Make one stochastic pass over a batch of rows, going on from the calls before.
+
+        The penalty is weighed against the rows seen so far, so that after all rows of a data set it is that of ``fit``.
+        ``class_weight="balanced"`` counts the classes as they come. ``early_stopping``, ``tol`` and ``max_iter`` play
+        no role. After a ``fit`` the stream starts at its coefficients.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+        y : array-like of shape (n_samples,)
+        classes : array-like of shape (n_classes,), default=None
+            All classes that will ever come; needed in the first call.
+        sample_weight : array-like of shape (n_samples,), default=None
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If a label is not among the classes, X has another number of features than before, or ``solver`` is not
+            stochastic; the model is unchanged.
+        """
+        with unchanged_on_error(self):
+            X, y = check_Xy(self, X, as_labels(y), reset=not hasattr(self, "coef_"))
+            s = check_weights(sample_weight, X)
+            classes = self._stream_classes(classes)
+            codes = np.searchsorted(classes, y).clip(max=len(classes) - 1)
+            if (classes[codes] != y).any():
+                unknown = np.unique(y[classes[codes] != y])
+                raise ValueError(f"y contains labels that are not among the classes {list(classes)}: {list(unknown)}")
+            seen = getattr(self, "_seen", np.zeros(len(classes) + 1))
+            seen = seen + np.append(np.bincount(codes, s, len(classes)), 0.0)
+            weights = self._stream_weights(classes, seen[:-1])
+            s = weights[codes] * (1.0 if s is None else s)
+            seen[-1] += s.sum()
+            theta = self._starts(X, classes, getattr(self, "coef_", None), getattr(self, "intercept_", None))
+            blocks = self._blocks(X, codes if len(classes) > 2 else codes.astype(np.float64), s)
+            objective = self._objective(blocks, len(classes), seen[-1])
+            kept, name = self._stream_step(objective, theta, (getattr(self, "_stream", None) or [None])[0])
+            fitted = self._attributes(kept["state"]["theta"], len(classes), X.dtype)
+            vars(self).update(fitted, classes_=classes, class_weight_=weights, _seen=seen)
+            self._keep_stream([kept], name)
+        return self
+
+    def _stream_classes(self, classes):
+        """The classes of the stream: those of the first call, or of a fit."""
+        known = getattr(self, "classes_", None)
+        if classes is None:
+            if known is None:
+                raise ValueError("classes must be passed on the first call to partial_fit.")
+            return known
+        classes = unique_labels(as_labels(classes))
+        if known is not None and not np.array_equal(known, classes):
+            raise ValueError(f"`classes={list(classes)}` is not the same as on last call to partial_fit, "
+                             f"was: {list(known)}")
+        if len(classes) < 2:
+            raise ValueError(f"classes must hold at least 2 classes, got one class: {list(classes)}")
+        return classes
+
+    def _stream_weights(self, classes, seen):
+        """Weight of each class, given the weights of its rows so far."""
+        if self.class_weight == "balanced":
+            return seen.sum() / (len(classes) * np.where(seen > 0, seen, np.inf))
+        return compute_class_weight(self.class_weight, classes=classes, y=classes)
 
     def _check_classes(self, classes):
         if len(classes) < 2:
@@ -333,19 +447,19 @@ class GDLogisticClassifier(SparseCoefMixin, ClassifierMixin, GradientEstimator):
             )
 
     def _with_class_weights(self, s, classes, y, codes):
-        """Sample weights times class weights; ``None`` for weights of 1."""
+        """Sample weights times class weights, or ``None`` for weights of 1; and the class weights."""
         if self.class_weight is None:
-            return s
+            return s, np.ones(len(classes))
         of_class = compute_class_weight(self.class_weight, classes=classes, y=y, sample_weight=s)
-        return of_class[codes] if s is None else s * of_class[codes]
+        return of_class[codes] if s is None else s * of_class[codes], of_class
 
-    def _objective(self, blocks, n_classes):
+    def _objective(self, blocks, n_classes, weight=None):
         from .losses import Logistic
         from .objective import LinearObjective
         from .penalties import ElasticNet
         from .softmax import SoftmaxObjective
 
-        strength = 0.0 if np.isinf(self.C) else 1.0 / (self.C * blocks.weight)
+        strength = 0.0 if np.isinf(self.C) else 1.0 / (self.C * (weight or blocks.weight))
         penalty = ElasticNet(float(strength * self.l1_ratio), float(strength * (1 - self.l1_ratio)))
         if n_classes == 2:
             return LinearObjective(blocks, Logistic(), penalty, bool(self.fit_intercept))

@@ -10,11 +10,9 @@ import numpy as np
 from scipy.linalg.lapack import dpotrf, dpotrs
 
 from . import passes_linear as passes
-from .blocks import NotFinite, single_threaded_blas
+from .blocks import NotFinite
 
 CHUNK_BYTES = 1 << 20  # of scaled rows whose Gram matrix BLAS forms at a time: they stay in the second-level cache
-PRECONDITIONER_LIMIT = 300  # parameters per output up to which a matrix is factorised for it
-SMALL_ENTRIES = 1 << 15  # data so small that BLAS keeps to one thread by itself
 
 
 class Objective:
@@ -45,12 +43,6 @@ class Objective:
         w = theta[: self.n_coefs]
         grad[: self.n_coefs] += self.penalty.gradient(w)
         return value / self.blocks.weight + self.penalty.value(w), grad
-
-    def preconditioner(self, theta, curvatures):
-        """A cheap approximation of the Hessian for conjugate gradients."""
-        if self.metric_size <= PRECONDITIONER_LIMIT:
-            return self.metric(theta)
-        return self.diagonal_metric(curvatures)
 
     def optimality(self, theta, grad):
         """Largest entry of the smallest subgradient."""
@@ -197,18 +189,18 @@ class DiagonalMetric:
         return np.concatenate([W.ravel(), b / self.total - (self.means * W).sum(axis=0)])
 
 
-def weighted_gram(blocks, weights, shift, extra_column):
+def weighted_gram(blocks, weights, shift, extra_column, dtype=None):
     """Σ d·(x - shift)(x - shift)ᵀ with d from ``weights(block, start, stop, d)``; lower triangle.
 
     ``extra_column`` appends a column of ones to x. Dense rows go through BLAS (a symmetric product), sparse ones
-    are scattered; ``shift`` must be zero for those.
+    are scattered; ``shift`` must be zero for those. ``dtype`` is that of the products; by default that of dense rows.
     """
     size = blocks.n_features + bool(extra_column)
 
     def dense(block, H):
         X = block.rows.X
         chunk = min(max(64, CHUNK_BYTES // (X.itemsize * size)), len(X))
-        B, d = np.empty((chunk, size), X.dtype), np.empty(chunk)
+        B, d = np.empty((chunk, size), dtype or X.dtype), np.empty(chunk)
         for start in range(0, len(X), chunk):
             stop = min(start + chunk, len(X))
             weights(block, start, stop, d)
@@ -225,7 +217,4 @@ def weighted_gram(blocks, weights, shift, extra_column):
 
     if blocks.sparse:
         return blocks.total(sparse, (size, size))[1]
-    if blocks.n_entries < SMALL_ENTRIES:
-        return blocks.total(dense, (size, size))[1]
-    with single_threaded_blas():
-        return blocks.total(dense, (size, size))[1]
+    return blocks.total(dense, (size, size))[1]

@@ -1,8 +1,8 @@
 """Jitted passes of the interior-point solver over bounded dual variables.
 
-A piecewise linear function of e = target - z is a sum of pieces max(lo·e, hi·e), lo <= 0 <= hi; each is the maximum of
-d·e over a dual variable lo <= d <= hi. All passes are elementwise: a piece belongs to one row of the data, or to one
-coefficient. ``m`` is its weight; a weight of 0 switches it off.
+A piecewise linear function of e = target - z is a sum of pieces max(lo·e, hi·e), lo <= hi, and each of those is the
+maximum of d·e over a dual variable lo <= d <= hi. A piece belongs to one row of the data or to one coefficient; all
+passes but the last are elementwise. ``mu`` is the complementarity aimed at, ``bend`` the share of the second-order term.
 """
 
 from typing import NamedTuple
@@ -19,12 +19,12 @@ class Pieces(NamedTuple):
     """Pieces, one an entry: constants, the primal-dual point and its direction.
 
     In a solution e = u - v, u·p = 0 and v·q = 0. The slacks p and q are kept beside d, since near a bound their digits
-    would be lost in a difference.
+    would be lost in a difference; e is, since where it is tiny, roundings that differ between two passes would count.
     """
 
     target: np.ndarray
-    m: np.ndarray
-    e: np.ndarray  # target - z, computed once: where it is tiny, each further rounding would count
+    m: np.ndarray  # weight; 0 switches a piece off
+    e: np.ndarray
     d: np.ndarray
     u: np.ndarray  # positive part of e
     v: np.ndarray  # negative part of e
@@ -37,6 +37,11 @@ class Pieces(NamedTuple):
     def cut(self, start, stop):
         """Entries start to stop, sharing memory."""
         return Pieces(*(array[start:stop] for array in self))
+
+
+def make_pieces(target, m):
+    """Pieces without a point yet."""
+    return Pieces(target, m, *(np.zeros(len(target)) for _ in Pieces._fields[2:]))
 
 
 @jit
@@ -56,26 +61,26 @@ def centre(pieces, lo, hi, mu):
     for i in range(lo.shape[0]):
         half, e = 0.5 * (hi[i] - lo[i]), pieces.e[i]
         root = np.sqrt(mu * mu + (e * half) ** 2)
-        t = e * half * half / (mu + root)
-        # the small one of half - t and half + t, without cancellation
-        far = half + abs(t)
-        near = 2.0 * mu * half * half / ((mu + root) * far)
-        pieces.p[i], pieces.q[i] = (near, far) if e > 0.0 else (far, near)
-        pieces.d[i] = hi[i] - near if e > 0.0 else lo[i] + near
+        far = half + abs(e) * half * half / (mu + root)
+        near = 2.0 * mu * half * half / ((mu + root) * far)  # 2·half - far, without cancellation
+        if e > 0.0:
+            pieces.p[i], pieces.q[i], pieces.d[i] = near, far, hi[i] - near
+        else:
+            pieces.p[i], pieces.q[i], pieces.d[i] = far, near, lo[i] + near
         pieces.u[i], pieces.v[i] = mu / pieces.p[i], mu / pieces.q[i]
 
 
 @jit
 def stiffness(pieces, Q):
-    """Add to ``Q`` the weight that each row gets in the Newton system."""
-    for i in range(Q.shape[0]):
+    """Add to ``Q`` the weight that each piece gets in the Newton system."""
+    for i in range(pieces.m.shape[0]):
         Q[i] += pieces.m[i] / (pieces.u[i] / pieces.p[i] + pieces.v[i] / pieces.q[i])
 
 
 @jit
 def pull(pieces, mu, bend, g):
-    """Add to ``g`` the change of m·d that the row would make if theta stood still."""
-    for i in range(g.shape[0]):
+    """Add to ``g`` the change of m·d that each piece would make if z stood still."""
+    for i in range(pieces.m.shape[0]):
         p, q = pieces.p[i], pieces.q[i]
         above = (mu + bend * pieces.dd[i] * pieces.du[i]) / p
         below = (mu - bend * pieces.dd[i] * pieces.dv[i]) / q
@@ -84,12 +89,12 @@ def pull(pieces, mu, bend, g):
 
 @jit
 def aim(pieces, dz, mu, bend):
-    """Put the direction for the change ``dz`` of the predictions; return how far u, v and p, q let it be followed.
+    """Put the direction for the change ``dz`` of z; return the reciprocals of the longest steps of (u, v) and of (p, q).
 
-    The direction found there before enters as the second-order term; it must be zero for the first one.
+    The direction found there before is the one that the second-order term comes from.
     """
-    primal, dual = 0.0, 0.0  # reciprocals of the steps
-    for i in range(dz.shape[0]):
+    primal, dual = 0.0, 0.0
+    for i in range(pieces.m.shape[0]):
         u, v, p, q = pieces.u[i], pieces.v[i], pieces.p[i], pieces.q[i]
         above = (mu + bend * pieces.dd[i] * pieces.du[i]) / p
         below = (mu - bend * pieces.dd[i] * pieces.dv[i]) / q
@@ -128,14 +133,8 @@ def step(pieces, primal, dual):
 
 @jit
 def predict_and_add(rows, theta, intercept, g, z, out):
-    """z = raw predictions (n_rows,), and add Σ g·x to ``out``: both in one pass over the rows."""
+    """z = raw predictions (n_rows,), and add Xᵀ·g to ``out``: one read of the rows."""
     for start in range(0, n_rows(rows), RUN):
         stop = min(start + RUN, n_rows(rows))
         dot_run(rows, start, stop, theta, intercept, z[start:stop])
         add_run(rows, start, stop, g[start:stop], out)
-
-
-@jit
-def add(rows, g, out):
-    """Add Σ g·x to ``out``."""
-    add_run(rows, 0, n_rows(rows), g, out)

@@ -6,7 +6,7 @@ Dense rows go through BLAS for the two matrix products; the kernels here do the 
 import numpy as np
 
 from ._jit import exp, jit
-from .rows import add_class_squares, n_rows
+from .rows import n_rows
 
 
 @jit
@@ -99,7 +99,11 @@ def add_sparse_class_grams(rows, D, H):
 
 
 @jit
-def class_diagonals(rows, D, squares, sums):
+def sparse_class_diagonals(rows, D, squares, sums):
     """Add Σ d_c·x² and Σ d_c·x of each feature and class to ``squares`` and ``sums`` (n_features, n_classes)."""
     for i in range(n_rows(rows)):
-        add_class_squares(rows, i, D, squares, sums)
+        for k in range(rows.indptr[i], rows.indptr[i + 1]):
+            j, v = rows.indices[k], rows.data[k]
+            for c in range(D.shape[1]):
+                sums[j, c] += v * D[i, c]
+                squares[j, c] += v * v * D[i, c]

@@ -40,7 +40,9 @@ class Classes(NamedTuple):
     n_classes: int
 
     def slopes(self, y, z, out):
-        top, mass = z.max(), 0.0
+        top, mass = z[0], 0.0
+        for k in range(1, z.size):
+            top = max(top, z[k])
         for k in range(z.size):
             out[k] = exp(z[k] - top)
             mass += out[k]
@@ -126,7 +128,7 @@ def fill_table(rows, y, head, theta, table):
 def epoch(rows, y, s, head, plan, anchor, walk, key):
     """Mini-batch steps over all rows in an order drawn from ``key``; a batch may begin in the block before."""
     K, p, counts = walk.theta.shape[0], walk.theta.shape[1] - 1, walk.counts
-    z, dz, old, move = np.empty(K), np.empty(K), np.empty(K), np.empty_like(walk.theta)
+    z, dz, old, move = np.empty(K), np.empty(K), np.zeros(K), np.empty(K * (p + 1))
     order = shuffled(n_rows(rows), key)
     for i in order:
         weight = s[i] if s.shape[0] > 1 else s[0]
@@ -136,8 +138,6 @@ def epoch(rows, y, s, head, plan, anchor, walk, key):
                 old[k], anchor.table[i, k] = anchor.table[i, k], dz[k]
         elif anchor.theta.size > 0:
             row_slopes(rows, i, y[i], head, anchor.theta, z, old)
-        else:
-            old[:] = 0.0
         for k in range(K):
             a = weight * (dz[k] - old[k])
             add(rows, i, a, walk.batch_grad[k])
@@ -156,43 +156,43 @@ def batch_gradient(plan, anchor, walk):
     share = 1.0 / (walk.counts[ROWS_IN_BATCH] * plan.weight)
     whole = 1.0 / (plan.n_rows * plan.weight)
     walk.counts[ROWS_IN_BATCH] = 0
+    anchored, remembering = anchor.grad.size > 0, anchor.table.shape[0] > 0
     for k in range(walk.theta.shape[0]):
-        grad = walk.batch_grad[k]
-        if anchor.grad.size == 0:
-            grad *= share
-            continue
-        for j in range(grad.size):
-            change = grad[j]
-            grad[j] = share * change + anchor.grad[k, j]
-            if anchor.table.shape[0] > 0:
+        for j in range(walk.theta.shape[1]):
+            change = walk.batch_grad[k, j]
+            walk.batch_grad[k, j] = share * change
+            if anchored:
+                walk.batch_grad[k, j] += anchor.grad[k, j]
+            if remembering:
                 anchor.grad[k, j] += whole * change
 
 
 @jit
 def take_step(plan, walk, move):
     """One step of the optimizer in the coordinates u = w/scale, c = (b + mean·w)/scale₀; ``move`` is room for it."""
-    p, counts = plan.mean.size, walk.counts
+    K, p, counts, theta, grad = walk.theta.shape[0], plan.mean.size, walk.counts, walk.theta, walk.batch_grad
     rate = at(plan.schedule, counts[STEPS])
     counts[STEPS] += 1
-    for k in range(walk.theta.shape[0]):
-        theta, grad = walk.theta[k], walk.batch_grad[k]
+    for k in range(K):
         for j in range(p):
-            grad[j] = plan.scale[j] * (grad[j] + plan.l2 * theta[j] - plan.mean[j] * grad[p])
-        grad[p] *= plan.scale[p]
-    move[:] = 0.0
-    step(plan.optimizer, move.reshape(-1), walk.batch_grad.reshape(-1), walk.moments, counts[STEPS], rate)
-    for k in range(walk.theta.shape[0]):
-        theta, shift = walk.theta[k], 0.0
+            grad[k, j] = plan.scale[j] * (grad[k, j] + plan.l2 * theta[k, j] - plan.mean[j] * grad[k, p])
+        grad[k, p] *= plan.scale[p]
+    for j in range(move.size):
+        move[j] = 0.0
+    step(plan.optimizer, move, grad.reshape(-1), walk.moments, counts[STEPS], rate)
+    for k in range(K):
+        shift = 0.0
         for j in range(p):
-            before, scale = theta[j], plan.scale[j]
-            theta[j] = prox(plan.proximal, before + scale * move[k, j], rate * scale * scale)
-            shift += plan.mean[j] * (theta[j] - before)
+            before, scale = theta[k, j], plan.scale[j]
+            theta[k, j] = prox(plan.proximal, before + scale * move[k * (p + 1) + j], rate * scale * scale)
+            shift += plan.mean[j] * (theta[k, j] - before)
         if plan.has_intercept:
-            theta[p] += plan.scale[p] * move[k, p] - shift
-    walk.batch_grad[:] = 0.0
-    if plan.average:
-        walk.total[:] += walk.theta
-        counts[AVERAGED] += 1
+            theta[k, p] += plan.scale[p] * move[k * (p + 1) + p] - shift
+        for j in range(p + 1):
+            grad[k, j] = 0.0
+            if plan.average:
+                walk.total[k, j] += theta[k, j]
+    counts[AVERAGED] += 1
 
 
 @jit

@@ -32,12 +32,6 @@ def add_squares(self, i, a, out):
 
 
 @method
-def add_class_squares(self, i, D, squares, sums):
-    """For each column c of D add D[i, c] times the squared entries of row i to squares[:, c], the entries to sums."""
-    return self.add_class_squares(i, D, squares, sums)
-
-
-@method
 def dot_run(self, start, stop, w, shift, z):
     """z[:stop - start] = ``shift`` plus the inner products of rows start to stop with ``w``."""
     return self.dot_run(start, stop, w, shift, z)
@@ -74,13 +68,6 @@ class Dense(NamedTuple):
     def add_squares(self, i, a, out):
         for j in range(self.X.shape[1]):
             out[j] += a * self.X[i, j] * self.X[i, j]
-
-    def add_class_squares(self, i, D, squares, sums):
-        for j in range(self.X.shape[1]):
-            v = self.X[i, j]
-            for c in range(D.shape[1]):
-                sums[j, c] += v * D[i, c]
-                squares[j, c] += v * v * D[i, c]
 
     def dot_run(self, start, stop, w, shift, z):
         # four rows at a time: each load of w serves four products
@@ -144,13 +131,6 @@ class CSR(NamedTuple):
     def add_squares(self, i, a, out):
         for k in range(self.indptr[i], self.indptr[i + 1]):
             out[self.indices[k]] += a * self.data[k] * self.data[k]
-
-    def add_class_squares(self, i, D, squares, sums):
-        for k in range(self.indptr[i], self.indptr[i + 1]):
-            j, v = self.indices[k], self.data[k]
-            for c in range(D.shape[1]):
-                sums[j, c] += v * D[i, c]
-                squares[j, c] += v * v * D[i, c]
 
     def dot_run(self, start, stop, w, shift, z):
         for i in range(start, stop):

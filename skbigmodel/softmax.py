@@ -1,12 +1,9 @@
 """The multinomial objective: softmax cross-entropy of one raw prediction per class."""
 
-import contextlib
-
 import numpy as np
 
 from . import passes_softmax as passes
-from .blocks import single_threaded_blas
-from .objective import CHUNK_BYTES, SMALL_ENTRIES, CholeskyMetric, DiagonalMetric, Objective
+from .objective import CHUNK_BYTES, CholeskyMetric, DiagonalMetric, Objective
 
 
 class SoftmaxObjective(Objective):
@@ -25,17 +22,20 @@ class SoftmaxObjective(Objective):
         W = theta[: self.n_coefs].reshape(self.n_features, self.n_outputs)
         return W, theta[self.n_coefs :] if self.fit_intercept else np.zeros(self.n_outputs)
 
-    def predictions(self, block, W, b):
-        """(start, chunk, Z) for runs of rows that fit the cache; ``chunk`` is None for sparse rows, taken whole."""
+    def predictions(self, block, W, b, dtype=np.float64):
+        """(start, chunk, Z) for runs of rows that fit the cache; ``chunk`` is None for sparse rows, taken whole.
+
+        ``dtype`` is that of the product: the rows' own is enough where an approximation will do.
+        """
         if self.blocks.sparse:
             Z = np.empty((len(block.y), self.n_outputs))
             passes.sparse_product(block.rows, W, b, Z)
             yield 0, None, Z
             return
         X = block.rows.X
-        size = max(64, CHUNK_BYTES // (8 * X.shape[1]))
+        size, W = max(64, CHUNK_BYTES // (X.itemsize * X.shape[1])), W.astype(dtype)
         for start in range(0, len(X), size):
-            chunk = X[start : start + size].astype(np.float64, copy=False)
+            chunk = X[start : start + size].astype(dtype, copy=False)
             yield start, chunk, chunk @ W + b
 
     def add_transposed(self, block, chunk, D, out):
@@ -44,24 +44,9 @@ class SoftmaxObjective(Objective):
         if chunk is None:
             passes.sparse_transposed_product(block.rows, D, G)
         else:
-            G += chunk.T @ D
+            G += (D.T.astype(chunk.dtype, copy=False) @ chunk).T
         if self.fit_intercept:
             out[self.n_coefs :] += D.sum(axis=0)
-
-    def _on_own_threads(self):
-        """Context in which BLAS keeps to the calling thread, where it would not by itself."""
-        small = self.blocks.sparse or self.blocks.n_entries < SMALL_ENTRIES
-        return contextlib.nullcontext() if small else single_threaded_blas()
-
-    def total(self, function, shape):
-        """``blocks.total``, for functions that use BLAS."""
-        with self._on_own_threads():
-            return self.blocks.total(function, shape)
-
-    def map(self, function):
-        """``blocks.map``, for functions that use BLAS."""
-        with self._on_own_threads():
-            return self.blocks.map(function)
 
     def _sum(self, theta):
         W, b = self.unpack(theta)
@@ -73,7 +58,7 @@ class SoftmaxObjective(Objective):
                 self.add_transposed(block, chunk, Z, grad)
             return value
 
-        return self.total(block_sum, self.n_params)
+        return self.blocks.total(block_sum, self.n_params)
 
     def metric(self, theta):
         """The diagonal blocks of the Hessian, one per class, factorised."""
@@ -96,7 +81,7 @@ class SoftmaxObjective(Objective):
                     H[k] += B.T @ B
             return 0.0
 
-        H = self.total(block_sum, (K, p + 1, p + 1))[1] / self.blocks.weight
+        H = self.blocks.total(block_sum, (K, p + 1, p + 1))[1] / self.blocks.weight
         H[:, np.arange(p), np.arange(p)] += self.penalty.l2
         size = p + self.fit_intercept
         return CholeskyMetric(H[:, :size, :size])
@@ -112,22 +97,22 @@ class SoftmaxObjective(Objective):
                 P[start : start + len(Z)] = Z
             return P
 
-        return self.map(of_block)
+        return self.blocks.map(of_block)
 
     def hessian_dot(self, curvatures, v):
         """The Hessian with those probabilities times a flat parameter vector."""
         self.n_passes += 1
         V, b = self.unpack(v)
-        offsets = self.blocks.positions
+        offsets, dtype = self.blocks.positions, self.blocks.X.dtype
 
         def block_sum(block, out):
             P = curvatures[offsets[block.start]]
-            for start, chunk, D in self.predictions(block, V, b):
+            for start, chunk, D in self.predictions(block, V, b, dtype):
                 passes.curvature_times(P[start : start + len(D)], D, block.s, start)
                 self.add_transposed(block, chunk, D, out)
             return 0.0
 
-        product = self.total(block_sum, self.n_params)[1]
+        product = self.blocks.total(block_sum, self.n_params)[1]
         product /= self.blocks.weight
         product[: self.n_coefs] += self.penalty.gradient(v[: self.n_coefs])
         return product
@@ -139,8 +124,15 @@ class SoftmaxObjective(Objective):
         def block_sum(block, out):
             P = curvatures[offsets[block.start]]
             D = P * (1 - P) * (block.s[:, None] if len(block.s) > 1 else block.s[0])
-            passes.class_diagonals(block.rows, D, out[:p], out[p : 2 * p])
             out[-1] += D.sum(axis=0)
+            if self.blocks.sparse:
+                passes.sparse_class_diagonals(block.rows, D, out[:p], out[p : 2 * p])
+                return 0.0
+            size = max(64, CHUNK_BYTES // (8 * p))
+            for start in range(0, len(D), size):
+                chunk = block.rows.X[start : start + size].astype(np.float64)
+                out[p : 2 * p] += chunk.T @ D[start : start + size]
+                out[:p] += np.multiply(chunk, chunk, out=chunk).T @ D[start : start + size]
             return 0.0
 
         sums = self.blocks.total(block_sum, (2 * p + 1, K))[1] / self.blocks.weight

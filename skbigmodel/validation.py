@@ -28,7 +28,7 @@ def unchanged_on_error(estimator):
 
 
 def _is_fitted_attribute(name):
-    return name.endswith("_") and not name.startswith("__") or name in ("_resume", "_stream")
+    return name.endswith("_") and not name.startswith("__") or name in ("_resume", "_stream", "_seen")
 
 
 def is_blockwise(X):
@@ -56,15 +56,15 @@ def check_X(estimator, X, reset):
     return _canonical(X) if issparse(X) else X
 
 
-def check_Xy(estimator, X, y, multi_output=False):
+def check_Xy(estimator, X, y, multi_output=False, reset=True):
     """X as :func:`check_X` has it, and y of the same length: float64 for a regressor, labels for a classifier."""
     if is_blockwise(X):
-        X = _check_blockwise(estimator, X, reset=True)
+        X = _check_blockwise(estimator, X, reset)
         y = check_array(y, ensure_2d=False, dtype=None, input_name="y") if multi_output else y
         check_consistent_length(X, y)
     else:
         X, y = validate_data(
-            estimator, X, y, accept_sparse="csr", dtype=FLOATS, order="C", ensure_all_finite=False,
+            estimator, X, y, reset=reset, accept_sparse="csr", dtype=FLOATS, order="C", ensure_all_finite=False,
             multi_output=multi_output, y_numeric=multi_output,
         )
         X = _canonical(X) if issparse(X) else X

@@ -17,6 +17,8 @@ from .driver import gap_tolerance
 MAX_PRODUCTS = 300
 WAIT = 1.2  # after a refusal the next trial comes when the count of iterations has grown by this factor
 ROUNDING = 1e-22  # of the objective at zero: a gap below that is none (noise-free data have an optimum of 0)
+PATIENCE = 100  # iterations without progress, on top of as many as it took to come so far
+HIDDEN = 1e-9  # a change of the value that is relatively smaller may be rounding
 DIFFERENCE = 1e-4  # length of the difference quotient for losses that offer no curvature
 
 
@@ -32,13 +34,28 @@ class Iterate:
     stalled: bool = False
     count: int = 0  # iterations so far
     next_trial: int = 0  # count at which the decrement is worth measuring again
+    lowest: tuple = (np.inf, np.inf)  # value and optimality so far, and ...
+    improved: int = 0  # ... the count when one of them last fell
+
+
+def change_of_value(objective, state, theta, value, grad):
+    """How much larger the objective is at ``theta`` than at the state's iterate.
+
+    Where rounding hides that, it comes from the two gradients: the mean slope along the step, exact for a parabola.
+    """
+    difference = value - state.value
+    if not abs(difference) <= HIDDEN * abs(state.value):
+        return difference
+    n, step = objective.n_coefs, theta - state.theta
+    bent = objective.penalty.l1 * float((np.abs(theta[:n]) - np.abs(state.theta[:n])).sum())
+    return 0.5 * float((grad + state.grad) @ step) + bent
 
 
 class Certificate:
     """Judge of iterates of one objective."""
 
     def __init__(self, objective, settings):
-        self.objective, self.tol = objective, settings.tol
+        self.objective, self.tol, self.auto = objective, settings.tol, settings.learning_rate == "auto"
         self._coordinates = self._floor = None
 
     @property
@@ -51,6 +68,7 @@ class Certificate:
     def judge(self, state, expected=0.0):
         """Set optimality and gap of an iterate; ``expected`` is a cheap lower estimate of the gap."""
         state.optimality = self.objective.optimality(state.theta, state.grad)
+        self._watch_progress(state)
         if not state.optimality <= self.tol or not np.isfinite(state.value):
             state.gap = np.inf
             return
@@ -65,6 +83,14 @@ class Certificate:
         state.next_trial = int(WAIT * state.count) + 2
         if state.gap <= self._negligible():
             state.gap = 0.0
+
+    def _watch_progress(self, state):
+        """Rounding is in the way when a method that chooses its own steps improves neither value nor optimality."""
+        now = state.value, state.optimality
+        if now[0] < state.lowest[0] or now[1] < state.lowest[1]:
+            state.lowest, state.improved = tuple(map(min, now, state.lowest)), state.count
+        elif self.auto and state.count > 2 * state.improved + PATIENCE:
+            state.stalled = True
 
     def _negligible(self):
         if self._floor is None:

@@ -14,6 +14,7 @@ from ..passes_linear import hessian_diagonal
 from ..passes_stochastic import prox_inplace
 
 RELATIVE_SPREAD = 1e-11  # a smaller variance, relative to the second moment, is taken for rounding
+PROBE = 1e-3  # length of the step over which a curvature is measured
 
 
 def column_moments(blocks):
@@ -46,24 +47,29 @@ class Coordinates:
     objective : an ``Objective``
     moments : pair of ndarrays (n_features,), optional
         Mean and variance of the columns; those of the objective's rows by default.
+    plain : bool, default=False
+        The identity instead: for steps whose length the user gave.
     """
 
-    def __init__(self, objective, moments=None):
+    def __init__(self, objective, moments=None, plain=False):
         self.objective, self.K, self.n_coefs = objective, objective.n_outputs, objective.n_coefs
+        if plain:
+            self.mean, self.scale = np.zeros(objective.n_features), np.ones(objective.n_params)
+            return
         mean, variance = column_moments(objective.blocks) if moments is None else moments
         if not objective.fit_intercept:
             mean, variance = np.zeros_like(mean), variance + mean**2
         h = mean_curvature(objective)
         stiffness = h * variance + objective.penalty.l2
         d = np.divide(1.0, np.sqrt(stiffness), out=np.ones_like(stiffness), where=stiffness > 0)
-        self.mean, self.d, self.d0 = mean, d, 1.0 / np.sqrt(h)
-        self.scale = np.repeat(np.append(d, self.d0) if objective.fit_intercept else d, self.K)
+        self.mean = mean
+        self.scale = np.repeat(np.append(d, 1.0 / np.sqrt(h)) if objective.fit_intercept else d, self.K)
 
     def enter(self, theta):
         """(u, c) of theta."""
         u = theta / self.scale
         if self.objective.fit_intercept:
-            u[self.n_coefs :] += (self.mean @ theta[: self.n_coefs].reshape(-1, self.K)) / self.d0
+            u[self.n_coefs :] += (self.mean @ theta[: self.n_coefs].reshape(-1, self.K)) / self.scale[-1]
         return u
 
     def leave(self, u):
@@ -80,14 +86,25 @@ class Coordinates:
             g[: self.n_coefs].reshape(-1, self.K)[...] -= np.outer(self.mean, grad[self.n_coefs :])
         return g * self.scale
 
+    def curvature_along(self, theta, g):
+        """Second derivative along the gradient ``g`` (in these coordinates); 1 where there is none to be seen."""
+        if not g.any():
+            return 1.0
+        probe = -PROBE * g / np.sqrt(g @ g)
+        change = self.pull(self.objective.value_grad(theta + self.leave(probe))[1]) - g
+        met = float(probe @ change) / PROBE**2
+        return met if np.isfinite(met) and met > 1e-12 else 1.0
+
     def prox(self, u, step):
-        """Apply, in place, the proximal operator of ``step`` times the penalty without its smooth l2 part."""
+        """The proximal operator of ``step`` times the penalty without its smooth l2 part."""
         penalty = self.objective.penalty
-        if not penalty.smooth:
-            d = self.scale[: self.n_coefs]
-            w = u[: self.n_coefs] * d
-            prox_inplace(penalty._replace(l2=0.0), w, step * d * d)
-            u[: self.n_coefs] = w / d
+        if penalty.smooth:
+            return u
+        d, u = self.scale[: self.n_coefs], u.copy()
+        w = u[: self.n_coefs] * d
+        prox_inplace(penalty._replace(l2=0.0), w, step * d * d)
+        u[: self.n_coefs] = w / d
+        return u
 
     def subgradient(self, theta, grad):
         """The smallest subgradient in (u, c), and which coordinates are free to move."""

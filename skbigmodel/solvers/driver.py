@@ -117,6 +117,8 @@ def minimize(solver, theta, control, state=None):
             if quality > best or result.n_iter == 1:
                 best, result.theta, result.optimality = quality, state.theta, float(state.optimality)
             status = _status(state, result, control, time.monotonic() - started)
+            if status == "converged" and control.score is None:  # an equal value may hide a worse gradient
+                result.theta, result.optimality = state.theta, float(state.optimality)
             if status:
                 result.status = status
                 break

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .certificate import Certificate, Iterate
+from .certificate import Certificate, Iterate, change_of_value
 from .newton import ARMIJO, MAX_HALVINGS
 
 LOOK_BACK = 5  # values among which the largest is to be undercut
@@ -78,13 +78,14 @@ class GradientDescent:
         g = at.pull(state.grad)
         squared = float(g @ g)
         state.values = [*state.values[1 - LOOK_BACK :], state.value]
-        limit, t = max(state.values), state.step
+        room, t = max(state.values) - state.value, state.step
         for _ in range(MAX_HALVINGS):
             theta = state.theta - t * at.leave(g)
             value, grad = self.objective.value_grad(theta)
-            if value <= limit - ARMIJO * t * squared + 1e-15 * abs(limit):
+            rise = change_of_value(self.objective, state, theta, value, grad)
+            if rise <= room - ARMIJO * t * squared:
                 break
-            curved = value - state.value + t * squared
+            curved = rise + t * squared
             t *= min(0.5, max(0.1, 0.5 * t * squared / curved)) if np.isfinite(curved) else 0.1
         else:
             state.stalled = True

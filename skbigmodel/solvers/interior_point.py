@@ -1,162 +1,75 @@
-"""Primal-dual interior point for piecewise linear losses: the exact optimum in a dozen or two Newton systems."""
+"""A primal-dual interior point method for piecewise linear losses: the exact optimum in a dozen Newton systems.
 
-from dataclasses import dataclass, field
-from typing import NamedTuple
+The objective is a sum of pieces max(lo·e, hi·e), e = target - z, one or two for each row, plus l2/2·‖w‖². A coefficient's
+l1 penalty is a piece too, with z = w, and so is w >= 0: its multiplier cannot exceed the steepest gradient, so that an
+infinite wall and a steep enough slope have the same optimum. With a dual variable d for each piece, the optimality
+conditions are
+
+    Σ m·d·x = l2·w,    u - v = e,    u·(hi - d) = 0,    v·(d - lo) = 0,    u, v, hi - d, d - lo >= 0
+
+Each iteration
+
+1. forms and factorises the Newton system of these conditions, (GᵀQG + D)·x = …, with a weight Q per row;
+2. predicts: the direction straight to the solution, and how far it can be followed;
+3. from that chooses the complementarity to aim at (Mehrotra), and less of the second-order term where the predictor was
+   stopped early (Colombo and Gondzio);
+4. corrects: the direction actually taken, with the same factor, as far as the bounds let it;
+5. sets to zero the coefficients whose piece says so, and measures value, residual and duality gap at the new point.
+
+Columns are seen in centred and scaled coordinates, so their units do not matter. For d within its bounds and any theta,
+
+    F(theta) - F* <= Σ m·(max(lo·e, hi·e) - d·e) + residual·(theta* - theta)
+
+so the gap is known and not guessed; theta* - theta is taken for the last direction.
+
+References
+----------
+S. Portnoy and R. Koenker, "The Gaussian hare and the Laplacian tortoise: computability of squared-error versus
+absolute-error estimators", Statist. Sci. 12 (1997);
+S. Mehrotra, "On the implementation of a primal-dual interior point method", SIAM J. Optim. 2 (1992);
+M. Colombo and J. Gondzio, "Further development of multiple centrality correctors for interior point methods", Comput.
+Optim. Appl. 41 (2008).
+"""
+
+from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg.lapack import dpotrf, dpotrs
 
 from .. import passes_piecewise as passes
-from ..objective import weighted_gram
-from ..passes_linear import decision
+from ..blocks import NotFinite
+from ..passes_linear import add_weighted, decision
+from .coordinates import Coordinates
+from .normal_equations import ColumnSystem, RowSystem
 
 BACK_OFF = 0.9995  # fraction of the way to the nearest bound
-RIDGE = 1e-14  # relative, on the diagonal of a Newton system; its effect is refined away
-PATIENCE = 12  # iterations without progress after which rounding is to blame
+SHORT = 0.2  # predictor steps below this cast doubt on the second-order term
+FLOOR = 0.01  # first value of a coefficient that must not be negative, in units of the spread of y
+WALL = 2.0  # slope of the piece for w >= 0, in units of the steepest gradient there can be
+ZERO = 1e-3  # how much nearer to its bound, relatively, the coefficient must be than its dual variable
+ROUNDING = 1e-18  # complementarity, relative to the spread of y, below which nothing is left to gain
+PATIENCE = 15  # iterations without progress after which rounding is to blame
 
 
 @dataclass
 class State:
-    """An iterate: ``theta`` and ``point`` are the same parameters, the latter in the frame's coordinates."""
+    """An iterate, its dual variables, and what the optimality conditions lack there."""
 
     theta: np.ndarray
     value: float
-    optimality: float
-    gap: float
-    point: np.ndarray = None
-    residual: np.ndarray = None  # Σ m·d·x - l2·w in the frame's coordinates: zero in a solution
-    pieces: list = None  # of passes.Pieces: over the rows, then one over the coefficients where the penalty needs it
-    z: np.ndarray = None  # raw predictions
-    best: float = np.inf  # smallest gap so far
-    waited: int = 0  # iterations since
+    point: np.ndarray  # the parameters in the solver's coordinates
+    rows: list  # Pieces of the rows
+    coefs: list  # Pieces of the coefficients: one or none
+    residual: np.ndarray | None = None  # Σ m·d·x - l2·w in those coordinates
+    optimality: float = np.inf
+    gap: float = np.inf
+    best_gap: float = np.inf
+    best_optimality: float = np.inf
+    waited: int = 0  # iterations without a new best
     stalled: bool = False
 
 
-class Frame(NamedTuple):
-    """Coordinates in which columns have mean zero (dense rows with an intercept) and unit scale.
-
-    w = u/scale and b = c - shift·w for the point (u, c): no column has to be scaled by the user.
-    """
-
-    shift: np.ndarray
-    scale: np.ndarray
-    alive: np.ndarray  # columns that vary
-    fit_intercept: bool
-
-    @classmethod
-    def of(cls, objective, m):
-        blocks, p = objective.blocks, objective.n_features
-
-        def mean(block, out):
-            passes.add(block.rows, m[block.start : block.stop], out)
-            return 0.0
-
-        def squares(block, out):
-            weight = m[block.start : block.stop]
-            if blocks.sparse:
-                rows = block.rows
-                each = np.repeat(weight, np.diff(rows.indptr)) * np.square(
-                    rows.data[rows.indptr[0] : rows.indptr[-1]], dtype=float
-                )
-                out += np.bincount(rows.indices[rows.indptr[0] : rows.indptr[-1]], each, p)
-            else:
-                out += weight @ np.square(block.rows.X - shift)
-            return 0.0
-
-        centred = objective.fit_intercept and not blocks.sparse
-        shift = blocks.total(mean, p)[1] if centred else np.zeros(p)
-        scale = np.sqrt(blocks.total(squares, p)[1])
-        alive = scale > 1e-14 * np.abs(shift)
-        return cls(shift, np.where(alive, scale, 1.0), alive, objective.fit_intercept)
-
-    def theta(self, point):
-        """Parameters as the user knows them."""
-        p = len(self.scale)
-        theta = point.copy()
-        theta[:p] /= self.scale
-        if self.fit_intercept:
-            theta[p] -= self.shift @ theta[:p]
-        return theta
-
-    def point(self, theta):
-        """The inverse of :meth:`theta`."""
-        p = len(self.scale)
-        point = theta.astype(np.float64)
-        if self.fit_intercept:
-            point[p] += self.shift @ point[:p]
-        point[:p] *= self.scale
-        point[:p][~self.alive] = 0.0
-        return point
-
-    def pulled(self, out, total):
-        """Gradient in the point, from Σ g·x and Σ g."""
-        grad = np.where(self.alive, (out - self.shift * total) / self.scale, 0.0)
-        return np.append(grad, total) if self.fit_intercept else grad
-
-    def raw(self, grad):
-        """A gradient in the point as a gradient in theta."""
-        p = len(self.scale)
-        raw = grad.copy()
-        raw[:p] *= self.scale
-        if self.fit_intercept:
-            raw[:p] += self.shift * grad[p]
-        return raw
-
-
-class NormalEquations:
-    """The Newton system (GᵀQG + D) x = r, factorised; ``D`` is diagonal and zero at the intercept."""
-
-    def __init__(self, H, diagonal):
-        self.H = np.tril(H) + np.tril(H, -1).T
-        index = np.diag_indices(len(H))
-        self.H[index] += diagonal
-        dead = self.H[index] <= 0.0
-        self.H[index] = np.where(dead, 1.0, self.H[index])
-        self.scale = 1.0 / np.sqrt(self.H[index])
-        A = self.H * self.scale * self.scale[:, None]
-        ridge = RIDGE
-        while True:
-            B = A.copy()
-            B[index] += ridge
-            self.factor, failed = dpotrf(B, lower=1, overwrite_a=1, clean=0)
-            if not failed:
-                break
-            ridge *= 100
-        self.A = A
-
-    def _precondition(self, r):
-        return dpotrs(self.factor, r, lower=1)[0]
-
-    def solve(self, r):
-        """Conjugate gradients, preconditioned by the factor: they undo what the ridge and rounding did."""
-        r = r * self.scale
-        x = self._precondition(r)
-        left = r - self.A @ x
-        goal = 1e-15 * np.linalg.norm(r)
-        best, best_norm = x, np.linalg.norm(left)
-        s = self._precondition(left)
-        direction, rho = s, left @ s
-        for _ in range(12):
-            if best_norm <= goal or not rho > 0:
-                break
-            Ad = self.A @ direction
-            curve = direction @ Ad
-            if not curve > 0:
-                break
-            x = x + rho / curve * direction
-            left = left - rho / curve * Ad
-            norm = np.linalg.norm(left)
-            if norm >= 0.5*best_norm:
-                break
-            best, best_norm = x, norm
-            s = self._precondition(left)
-            rho, before = left @ s, rho
-            direction = s + rho / before * direction
-        return best * self.scale
-
-
 def pieces_of(loss):
-    """(offset of the target, lo, hi) of the pieces of a piecewise linear loss."""
+    """(offset of the target, lo, hi) of the pieces of a loss in e = y - z."""
     above, below, half_width = loss.slopes()
     if half_width == 0.0:
         return [(0.0, -below, above)]
@@ -164,207 +77,194 @@ def pieces_of(loss):
 
 
 class InteriorPoint:
+    """Piecewise linear losses with any penalty."""
+
     name = "interior-point"
     State = State
 
     def __init__(self, objective, settings):
-        self.objective, self.tol = objective, settings.tol
+        self.objective, self.coordinates = objective, Coordinates(objective)
         blocks, p = objective.blocks, objective.n_features
-        n = blocks.n_rows
-        self.m = np.full(n, 1.0 / blocks.weight) if blocks.s is None else blocks.s / blocks.weight
-        self.frame = Frame.of(objective, self.m)
+        self.m = np.full(blocks.n_rows, 1.0 / blocks.weight) if blocks.s is None else blocks.s / blocks.weight
         self.ridge = np.zeros(objective.n_params)
-        self.ridge[:p] = objective.penalty.l2 / self.frame.scale**2
+        self.ridge[:p] = objective.penalty.l2 * self.coordinates.scale[:p] ** 2
         self.pieces = pieces_of(objective.loss)
+        self.steepest = max(max(-lo, hi) for _, lo, hi in self.pieces)
+        size = self.m @ np.abs(blocks.y)
+        self.spread = max(self.m @ np.abs(blocks.y - self.m @ blocks.y), 1e-8 * size) or 1.0
+        self.size = max(size, self.spread)
+        self.system = ColumnSystem if blocks.n_rows >= p else RowSystem
 
     @staticmethod
     def refusal(objective):
-        if not hasattr(objective.loss, "slopes"):
-            return "the loss is not piecewise linear"
-        return None
+        """Why the optimum is out of reach, or ``None``."""
+        return None if hasattr(objective.loss, "slopes") else "it takes piecewise linear losses only"
 
-    # -- start ---
+    # -- the first point -----------------------------------------------------------------------------------------
+
     def init(self, theta):
-        value, _ = self.objective.value_grad(theta)
-        state = State(theta, value, np.inf, np.inf)
-        point = self.frame.point(theta)
-        guess = self._least_squares()
-        if self.objective.value_grad(self.frame.theta(guess))[0] < value:
-            point = guess
-        self._start(state, point)
+        """A point on the central path of the dual bounds, at ``theta`` or at the least-squares fit if that is better."""
+        objective, p = self.objective, self.objective.n_features
+        value, _ = objective.value_grad(theta)
+        if not np.isfinite(value):
+            raise NotFinite
+        point = self.coordinates.enter(theta.astype(np.float64))
+        if self.system is ColumnSystem:
+            fit = self._least_squares()
+            if objective.value_grad(self.coordinates.leave(fit))[0] < value:
+                point = fit
+        if objective.penalty.positive:
+            point[:p] = np.maximum(point[:p], FLOOR * self.spread)
+        rows = [passes.make_pieces(objective.blocks.y + offset, self.m) for offset, _, _ in self.pieces]
+        state = State(theta, value, point, rows, [])
+        if not objective.penalty.smooth:
+            weight = np.full(p, 1.0 / np.count_nonzero(self.m))  # as much as a row has
+            state.coefs = [passes.make_pieces(np.zeros(p), weight)]
+        self._look(state)
+        self._centre(state)
+        self._measure(state, np.abs(point))
+        state.value = value
         return state
 
-    def _gram(self, Q):
-        def weights(block, start, stop, d):
-            d[: stop - start] = Q[block.start + start : block.start + stop]
-
-        frame = self.frame
-        H = weighted_gram(self.objective.blocks, weights, frame.shift, frame.fit_intercept)
-        unit = np.append(1.0 / frame.scale * frame.alive, np.ones(int(frame.fit_intercept)))
-        return H * unit * unit[:, None]
-
     def _least_squares(self):
-        y = np.empty(self.objective.blocks.n_rows)
-        for block in self.objective.blocks.blocks:
-            y[block.start : block.stop] = block.y
-        self.y = y
-        self.size = self.m @ np.abs(y - np.median(y)) + 1e-300
-        return NormalEquations(self._gram(self.m), self.ridge).solve(self._pull(self.m * y))
+        def weights(start, stop, Q):
+            Q += self.m[start:stop]
 
-    def _pull(self, g):
-        def add(block, out):
-            part = g[block.start : block.stop]
-            passes.add(block.rows, part, out)
-            return part.sum()
+        def pull(block, out):
+            g = self.m[block.start : block.stop] * block.y
+            return self._add(block, g, out)
 
-        total, out = self.objective.blocks.total(add, self.objective.n_features)
-        return self.frame.pulled(out, total)
+        system = ColumnSystem(self.objective, self.coordinates, weights, self.ridge)
+        raw = self.objective.blocks.total(pull, self.objective.n_params)[1]
+        return system.solve(self.coordinates.pull(raw), None, 0.0)
 
-    def _push(self, direction):
-        theta, z = self.frame.theta(direction), np.empty(self.objective.blocks.n_rows)
-        self.objective.blocks.map(
-            lambda block: decision(block.rows, theta, self.frame.fit_intercept, z[block.start : block.stop])
-        )
-        return z
+    def _centre(self, state):
+        """Dual variables and slacks for the point."""
+        n, penalty = self.objective.blocks.n_rows, self.objective.penalty
+        size = max(self.m @ np.abs(state.rows[0].e), 1e-8 * self.spread)
+        mu = size * max(hi - lo for _, lo, hi in self.pieces)
+        for pieces, (_, lo, hi) in zip(state.rows, self.pieces):
+            passes.centre(pieces, np.full(n, lo), np.full(n, hi), mu)
+        for pieces in state.coefs:
+            # in the solver's coordinates, and per unit of the pieces' weight
+            l1 = penalty.l1 * self.coordinates.scale[: len(pieces.m)] / pieces.m
+            hi = l1 + WALL * self.steepest / pieces.m if penalty.positive else l1
+            passes.centre(pieces, -l1, hi, mu)
 
-    def _start(self, state, point):
-        obj, n, p = self.objective, self.objective.blocks.n_rows, self.objective.n_features
-        if obj.penalty.positive:
-            point[:p] = np.maximum(point[:p], FLOOR * self.size)
-        z = self._push(point)
-        if QS and self.frame.fit_intercept:
-            a,b,_=obj.loss.slopes(); sh=np.quantile(self.y-z, a/(a+b)); z=z+sh; point[-1]+=sh
-        size = self.m @ np.abs(self.y - z)
-        if size == 0.0: size = max(self.m @ np.abs(self.y), 1e-30) * 1e-8
-        state.pieces = []
-        mu = KAPPA * size * max(hi - lo for _, lo, hi in self.pieces)
-        for offset, lo, hi in self.pieces:
-            piece = passes.Pieces(self.y + offset, self.m, *(np.zeros(n) for _ in range(9)))
-            passes.look(piece, z)
-            passes.centre(piece, np.full(n, lo), np.full(n, hi), mu)
-            state.pieces.append(piece)
-        pen = obj.penalty
-        if pen.l1 > 0 or pen.positive:
-            lo = -pen.l1 / self.frame.scale * n
-            hi = -lo
-            if pen.positive:
-                steepest = max(max(-a, b) for _, a, b in self.pieces)
-                hi = np.maximum(0,-2*lo) + 2.0 * steepest * n
-                hi = hi
-            piece = passes.Pieces(np.zeros(p), np.full(p, 1.0 / n), *(np.zeros(p) for _ in range(9)))
-            passes.look(piece, point[:p])
-            passes.centre(piece, lo, hi, mu)
-            state.pieces.append(piece)
-        state.point = point
-        self._evaluate(state, np.abs(point), count=False)
+    # -- the iteration -------------------------------------------------------------------------------------------
 
-    def _all(self, state, z, point):
-        K = len(self.pieces)
-        return [(piece, z if k < K else point[: self.objective.n_features]) for k, piece in enumerate(state.pieces)]
-
-    def _each(self, state, function, *vectors):
-        """function(piece slice, *vector slices)"""
-        K, p = len(self.pieces), self.objective.n_features
-        bounds = [(b.start, b.stop) for b in self.objective.blocks.blocks]
-
-        def rows(block):
-            a, b = block.start, block.stop
-            return [function(piece.cut(a, b), *(v[0][a:b] for v in vectors)) for piece in state.pieces[:K]]
-
-        parts = [x for part in self.objective.blocks.map(rows) for x in part]
-        for piece in state.pieces[K:]:
-            parts.append(function(piece, *(v[1][:p] for v in vectors)))
-        return parts
-
-    # -- iteration
     def advance(self, state):
-        obj, p, n = self.objective, self.objective.n_features, self.objective.blocks.n_rows
-        # 1
-        Q = (np.zeros(n), np.zeros(p))
-        self._each(state, passes.stiffness, Q)
-        D = self.ridge.copy()
-        D[:p] += Q[1]
-        system = NormalEquations(self._gram(Q[0]), D)
-        # 2
-        direction, primal, dual = self._direction(state, system, 0.0, 0.0)
-        # 3
-        weight = sum(piece.m.sum() for piece in state.pieces) * 2
-        now = sum(self._each(state, lambda piece: passes.complementarity(piece, 0.0, 0.0)))
-        then = sum(self._each(state, lambda piece: passes.complementarity(piece, primal, dual)))
-        mu = (then / now) ** 3 * now / weight
-        # 4
-        direction, primal, dual = self._direction(state, system, mu, BEND(primal,dual))
-        # 5
-        self._each(state, lambda piece: passes.step(piece, primal, dual))
-        state.point = state.point + primal * direction
-        if DEBUG: print(f"mu {now/weight:.2e} sigma {(then/now)**3:.1e} steps {primal:.3f} {dual:.3f}", end=" ")
-        self._snap(state)
-        self._evaluate(state, np.abs(direction))
+        """One predictor-corrector step."""
+        pieces, p = state.rows + state.coefs, self.objective.n_features
+        diagonal = self.ridge.copy()
+        for part in state.coefs:
+            passes.stiffness(part, diagonal[:p])
+
+        def weights(start, stop, Q):
+            for part in state.rows:
+                passes.stiffness(part.cut(start, stop), Q)
+
+        system = self.system(self.objective, self.coordinates, weights, diagonal)  # 1
+        _, primal, dual = self._direction(state, system, 0.0, 0.0)  # 2
+        now = sum(passes.complementarity(part, 0.0, 0.0) for part in pieces)
+        then = sum(passes.complementarity(part, primal, dual) for part in pieces)
+        mu = (then / now) ** 3 * now / (2.0 * sum(part.m.sum() for part in pieces))  # 3
+        mu = max(mu, ROUNDING * self.steepest * self.spread)
+        bend = 1.0 if min(primal, dual) > SHORT else np.sqrt(primal * dual)
+        direction, primal, dual = self._direction(state, system, mu, bend)  # 4
+        for part in pieces:
+            passes.step(part, primal, dual)
+        state.point = self._settled(state, state.point + primal * direction)  # 5
+        self._measure(state, np.abs(direction))
 
     def _direction(self, state, system, mu, bend):
-        n, p = self.objective.blocks.n_rows, self.objective.n_features
-        g = (np.zeros(n), np.zeros(p))
-        self._each(state, lambda piece, g: passes.pull(piece, mu, bend, g), g)
-        r = self._pull(g[0]) + state.residual
-        r[:p] += g[1]
-        direction = system.solve(r)
-        dz = (self._push(direction), direction)
-        limits = self._each(state, lambda piece, dz: passes.aim(piece, dz, mu, bend), dz)
-        primal, dual = (BACK_OFF / max(BACK_OFF, max(part)) for part in zip(*limits))
-        if self.objective.penalty.l2 > 0:
+        """Steps 2 and 4: the direction of the point, and how far it and the dual variables can go."""
+        objective, p = self.objective, self.objective.n_features
+        g, r = np.zeros(objective.blocks.n_rows), state.residual.copy()
+
+        def pull(block, out):
+            part = g[block.start : block.stop]
+            for pieces in state.rows:
+                passes.pull(pieces.cut(block.start, block.stop), mu, bend, part)
+            return self._add(block, part, out)
+
+        def aim(block):
+            dz = np.empty(block.stop - block.start)
+            decision(block.rows, theta, objective.fit_intercept, dz)
+            return [passes.aim(pieces.cut(block.start, block.stop), dz, mu, bend) for pieces in state.rows]
+
+        pulled = self.coordinates.pull(objective.blocks.total(pull, objective.n_params)[1])
+        for pieces in state.coefs:
+            passes.pull(pieces, mu, bend, r[:p])
+        direction = system.solve(pulled, g, r)
+        theta = self.coordinates.leave(direction)
+        limits = sum(objective.blocks.map(aim), [])
+        limits += [passes.aim(pieces, direction[:p], mu, bend) for pieces in state.coefs]
+        primal, dual = (BACK_OFF / max(BACK_OFF, *limit) for limit in zip(*limits))
+        if objective.penalty.l2 > 0:  # the residual couples the two
             primal = dual = min(primal, dual)
         return direction, primal, dual
 
-    def _snap(self, state):
-        K, p = len(self.pieces), self.objective.n_features
-        for piece in state.pieces[K:]:
-            width = piece.p + piece.q
-            near = np.minimum(piece.p, piece.q) / width
-            size = np.maximum(piece.u, piece.v) / self.size
-            zero = (size < 1e-3 * near) 
-            state.point[:p][zero] = 0.0
-            if self.objective.penalty.positive:
-                np.maximum(state.point[:p], 0.0, out=state.point[:p])
+    def _add(self, block, g, out):
+        """Add Σ g·(x, 1) over the rows of a block to ``out``."""
+        add_weighted(block.rows, g, out)
+        if self.objective.fit_intercept:
+            out[-1] += g.sum()
+        return 0.0
 
-    def _evaluate(self, state, uncertain, count=True):
-        obj, p, n = self.objective, self.objective.n_features, self.objective.blocks.n_rows
-        theta = self.frame.theta(state.point)
-        d = sum(piece.m * piece.d for piece in state.pieces[: len(self.pieces)])
-        z = np.empty(n)
-        b = theta[-1] if self.frame.fit_intercept else 0.0
+    def _settled(self, state, point):
+        """The point with exact zeros: of a coefficient and its dual variable, one is at a bound in the solution."""
+        w = point[: self.objective.n_features]
+        for pieces in state.coefs:
+            inside = np.minimum(pieces.p, pieces.q) / (pieces.p + pieces.q)
+            w[np.maximum(pieces.u, pieces.v) < ZERO * inside * self.spread] = 0.0
+        if self.objective.penalty.positive:
+            np.maximum(w, 0.0, out=w)
+        return point
 
-        def both(block, out):
-            a, c = block.start, block.stop
-            passes.predict_and_add(block.rows, theta, b, d[a:c], z[a:c], out)
-            return d[a:c].sum()
+    # -- what is known of a point --------------------------------------------------------------------------------
 
-        total, out = obj.blocks.total(both, p)
-        residual = self.frame.pulled(out, total) - self.ridge * state.point
-        for piece in state.pieces[len(self.pieces):]:
-            residual[:p] += piece.m * piece.d
-        state.z, state.residual = z, residual
-        if count:
-            state.theta, state.value = theta, obj.value_grad(theta)[0]
-        state.optimality = np.abs(self.frame.raw(residual)).max()
-        comp = sum(self._each(state, passes.look, (z, state.point)))
-        state.gap = comp + np.abs(residual) @ uncertain
-        noise = self._noise(theta)
-        if DEBUG: print(f"F {state.value:.15g} comp {comp:.2e} rd {np.abs(residual).max():.1e} extra {state.gap-comp:.1e} noise {noise:.1e}")
-        if state.gap <= noise:
-            state.gap = 0.0
-        now = np.array([state.gap, state.optimality])
-        state.waited = 0 if (now < 0.9 * state.best).any() else state.waited + 1
-        state.best = np.minimum(state.best, now)
+    def _look(self, state):
+        """Set theta and e; return Σ m·d·x - l2·w (with the coefficients' pieces) in theta and the pieces' gap."""
+        objective, p = self.objective, self.objective.n_features
+        theta = state.theta = self.coordinates.leave(state.point)
+        intercept = theta[-1] if objective.fit_intercept else 0.0
+
+        def block_sum(block, out):
+            rows = [pieces.cut(block.start, block.stop) for pieces in state.rows]
+            d = sum(pieces.m * pieces.d for pieces in rows)
+            z = np.empty(len(d))
+            passes.predict_and_add(block.rows, theta, intercept, d, z, out)
+            if objective.fit_intercept:
+                out[-1] += d.sum()
+            return sum(passes.look(pieces, z) for pieces in rows)
+
+        gap, raw = objective.blocks.total(block_sum, objective.n_params)
+        raw[:p] -= objective.penalty.gradient(theta[:p])
+        for pieces in state.coefs:
+            gap += passes.look(pieces, state.point[:p])
+            raw[:p] += pieces.m * pieces.d / self.coordinates.scale[:p]
+        return raw, gap
+
+    def _measure(self, state, uncertain):
+        """Everything but the point itself; ``uncertain`` estimates how far the solution is away."""
+        raw, gap = self._look(state)
+        state.value, _ = self.objective.value_grad(state.theta)
+        state.residual = self.coordinates.pull(raw)
+        state.optimality = float(np.abs(raw).max())
+        gap = float(gap + np.abs(state.residual) @ uncertain)
+        # predictions are rounded: a gap below what this can do is none, where no more is gained
+        noise = self._rounding(state.theta) * (1.0 if state.waited > 1 else 0.01)
+        state.gap = gap if gap > noise else 0.0
+        state.waited += 1
+        if state.gap < 0.9 * state.best_gap or state.optimality < 0.9 * state.best_optimality:
+            state.waited = 0
+        state.best_gap = min(state.gap, state.best_gap)
+        state.best_optimality = min(state.optimality, state.best_optimality)
         state.stalled = state.waited >= PATIENCE
 
-    def _noise(self, theta):
+    def _rounding(self, theta):
+        """What rounding of the predictions can do to the objective."""
         p = self.objective.n_features
-        steepest = max(max(-a, b) for _, a, b in self.pieces)
-        size = self.m @ np.abs(self.y) + np.abs(theta[:p]) @ (np.abs(self.frame.shift) + self.frame.scale)
-        return 2.2e-16 * steepest * (size + (abs(theta[-1]) if self.frame.fit_intercept else 0.0))
-
-DEBUG = False
-FLOOR = 0.01
-KAPPA = 1.0
-BEND=lambda a,b: 1.0 if min(a,b)>.2 else (a*b)**.5
-QS=0
+        z = np.abs(theta[:p]) @ (np.abs(self.coordinates.mean) + 1.0 / self.coordinates.scale[:p])
+        return np.finfo(np.float64).eps * self.steepest * (self.size + z + np.abs(theta[p:]).sum())

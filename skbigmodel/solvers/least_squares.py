@@ -23,7 +23,7 @@ import scipy.linalg as la
 from scipy.linalg.lapack import dpocon, dpotrf, dpotrs
 
 from .. import passes_linear as passes
-from ..blocks import NotFinite, single_threaded_blas
+from ..blocks import NotFinite
 from ..objective import CHUNK_BYTES
 
 SAFE = 1e-3  # reciprocal condition of the Gram matrix above which Cholesky needs no refinement
@@ -102,8 +102,7 @@ class LeastSquares:
                 H += part.T @ part
             return 0.0
 
-        with single_threaded_blas():
-            return blocks.total(block_sum, (p + 2, p + 2))[1], shift, y_shift
+        return blocks.total(block_sum, (p + 2, p + 2))[1], shift, y_shift
 
     def _by_columns(self):
         """Steps 1 and 2; on to step 3 where the Gram matrix is close to singular."""
@@ -120,18 +119,18 @@ class LeastSquares:
             total -= y_mean * y_mean
         else:
             G, c, total = self._uncentred(H, shift, y_shift)
-            means, y_mean, shift, y_shift = means, 0.0, 0.0 * shift, 0.0
-        factor, scale, condition = self._factorise(G)
-        if condition < SINGULAR:
-            return self._nearly_singular(G, scale)
-        w = scale * dpotrs(factor, scale * c, lower=1)[0]
-        theta = self._with_intercept(w, y_mean + y_shift - (means + shift) @ w)
+            shift, y_shift = np.zeros(p), 0.0
+        self._centre = means + shift
+        solve, condition = self._solver(G)
+        if solve is None:
+            return self._orthogonal()
+        w = solve(c)
+        theta = self._with_intercept(w, y_mean + y_shift - self._centre @ w)
         value = 0.5 * (total + w @ (G @ w - 2 * c) + self.l2 * w @ w)
         exact = self.blocks.blocks[0].rows.values().dtype == np.float64 and condition > SAFE
         if exact and value > 1e-4 * total:  # else too much of it was lost in the subtraction
             return theta, float(value), self._with_intercept(G @ w - c + self.l2 * w, 0.0)
-        self._centre = means + shift
-        return self._refine(theta, factor, scale, refine=not exact)
+        return self._refine(theta, solve, MAX_REFINEMENTS if not exact else 0)
 
     def _uncentred(self, H, shift, y_shift):
         """Moments about zero from those about the shifts."""
@@ -141,28 +140,65 @@ class LeastSquares:
         c = H[p + 1, :p] / n + y_shift * m + ym * shift + y_shift * shift
         return G, c, H[p + 1, p + 1] / n + 2 * y_shift * ym + y_shift * y_shift
 
-    def _factorise(self, G):
-        """Cholesky factor of the Gram matrix with the penalty, scaled to a unit diagonal; scale; condition."""
+    def _solver(self, G):
+        """(function that solves with the Gram matrix and the penalty, reciprocal condition of what it inverts).
+
+        (None, 0) where the matrix is neither safely regular nor singular beyond doubt.
+        """
         diagonal = np.diag(G) + self.l2
         floor = 1e-28 * max(diagonal.max(initial=0.0), 1e-300)
-        scale = 1 / np.sqrt(np.where(diagonal > floor, diagonal, 1.0))
+        empty = diagonal <= floor  # constant columns: their coefficient is 0
+        scale = 1 / np.sqrt(np.where(empty, 1.0, diagonal))
         A = scale[:, None] * G * scale
-        A[np.diag_indices(len(A))] = np.where(diagonal > floor, 1.0, 0.0)
-        norm = np.abs(A).sum(axis=0).max(initial=0.0)
+        A[empty], A[:, empty] = 0.0, 0.0
+        A[np.diag_indices(len(A))] = 1.0
         factor, info = dpotrf(A, lower=1, clean=0)
-        return factor, scale, dpocon(factor, norm, uplo="L")[0] if info == 0 else 0.0
+        condition = dpocon(factor, np.abs(A).sum(axis=0).max(initial=0.0), uplo="L")[0] if info == 0 else 0.0
+        keep = np.where(empty, 0.0, scale)
+        if condition >= SINGULAR:
+            return lambda v: keep * dpotrs(factor, keep * v, lower=1)[0], condition
+        return self._singular_solver(A, keep)
+
+    def _singular_solver(self, A, scale):
+        """As ``_solver``, for columns that depend on one another exactly, as one-hot groups do: minimum norm."""
+        eigenvalues, V = la.eigh(A, check_finite=False)
+        null = eigenvalues < len(A) * 1e-14 * eigenvalues[-1]
+        if eigenvalues[~null][0] < SINGULAR * eigenvalues[-1] or self.l2 > 0:
+            return None, 0.0
+        N = scale[:, None] * V[:, null]
+        if not all(self._vanishes(direction) for direction in N.T):
+            return None, 0.0
+        N = la.orth(N)
+        kept, inverse = V[:, ~null], 1 / eigenvalues[~null]
+
+        def solve(v):
+            w = scale * (kept @ (inverse * (kept.T @ (scale * v))))
+            return w - N @ (N.T @ w)
+
+        return solve, eigenvalues[~null][0] / eigenvalues[-1]
+
+    def _vanishes(self, w):
+        """Whether the centred rows times w are zero to working precision."""
+        theta = self._with_intercept(w, -self._centre @ w)
+
+        def block_sum(block, _):
+            z = np.empty(len(block.y))
+            passes.decision(block.rows, theta, self.objective.fit_intercept, z)
+            return float((block.s * z) @ z)
+
+        return self.blocks.total(block_sum, 0)[0] <= 1e-22 * self.blocks.weight
 
     def _with_intercept(self, w, intercept):
         return np.append(w, intercept) if self.objective.fit_intercept else w
 
-    def _refine(self, theta, factor, scale, refine=True):
+    def _refine(self, theta, solve, limit):
         """Step 2's refinement: Newton steps with true gradients, as long as they help."""
         p = self.blocks.n_features
         value, grad = self.objective.value_grad(theta)
-        for _ in range(MAX_REFINEMENTS if refine else 0):
+        for _ in range(limit):
             # in centred coordinates the intercept does not interact with the coefficients
             pull = grad[:p] - (self._centre * grad[-1] if self.objective.fit_intercept else 0.0)
-            w = -scale * dpotrs(factor, scale * pull, lower=1)[0]
+            w = -solve(pull)
             step = self._with_intercept(w, -grad[-1] - self._centre @ w)
             new_value, new_grad = self.objective.value_grad(theta + step)
             gain = 0.5 * abs(grad @ step)
@@ -174,9 +210,6 @@ class LeastSquares:
         return theta, value, grad
 
     # -- step 3 --------------------------------------------------------------------------------------------------
-
-    def _nearly_singular(self, G, scale):
-        return self._orthogonal()
 
     def _orthogonal(self):
         """Minimum-norm solution from the R factor of the centred, weighted rows (x, y)."""
@@ -194,10 +227,8 @@ class LeastSquares:
                 R = la.qr(R, mode="r", overwrite_a=True, check_finite=False)[0][: p + 1] if len(R) > p + 1 else R
         if not np.isfinite(R).all():
             raise NotFinite
-        if self.l2 > 0:
-            ridge = np.sqrt(self.l2 * blocks.weight)
-            R = np.vstack([R, np.column_stack([ridge * np.eye(p), np.zeros(p)])])
-        w = minimum_norm(R[:, :p], R[:, p])
+        A, b = R[:, :p], R[:, p]
+        w = ridge(A, b, self.l2 * blocks.weight) if self.l2 > 0 else minimum_norm(A, b)
         theta = self._with_intercept(w, y_centre - centre @ w)
         return (theta, *self.objective.value_grad(theta))
 
@@ -234,6 +265,12 @@ class LeastSquares:
         w = X.T @ a - (centre * a.sum() if blocks.sparse else 0.0)
         theta = self._with_intercept(w, y_centre - centre @ w)
         return (theta, *self.objective.value_grad(theta))
+
+
+def ridge(A, b, strength):
+    """argmin ‖A·x - b‖² + strength·‖x‖² by the singular value decomposition: exact for any strength > 0."""
+    U, sigma, Vt = la.svd(A, full_matrices=False, check_finite=False)
+    return Vt.T @ (sigma / (sigma * sigma + strength) * (U.T @ b))
 
 
 def minimum_norm(A, b):

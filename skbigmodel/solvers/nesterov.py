@@ -24,9 +24,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .certificate import Certificate, Iterate
+from .certificate import Certificate, Iterate, change_of_value
+from .coordinates import Coordinates
 
-MARGIN = 1.05  # L over the largest curvature met
+MARGIN = 1.1  # L over the largest curvature met
+MAX_TRIALS = 60
 
 
 @dataclass
@@ -36,13 +38,14 @@ class State(Iterate):
     x: np.ndarray | None = None
     y: np.ndarray | None = None
     z: np.ndarray | None = None
+    target: np.ndarray | None = None  # where a gradient step that includes the penalty would lead
     t: float = 1.0
     gamma: float = 0.0
     L: float = 1.0
 
 
 class Nesterov:
-    """Smooth losses with any penalty."""
+    """Smooth losses with any penalty. A number as learning rate is 1/L, for steps in theta itself."""
 
     name = "nesterov"
     State = State
@@ -50,58 +53,79 @@ class Nesterov:
     def __init__(self, objective, settings):
         self.objective, self.settings = objective, settings
         self.certificate = Certificate(objective, settings)
+        self.fixed = settings.learning_rate != "auto"
+        self.coordinates = Coordinates(objective, plain=True) if self.fixed else self.certificate.coordinates
 
     @staticmethod
     def refusal(objective):
         """Why the optimum is out of reach, or ``None``."""
         return None if getattr(objective.loss, "smooth", True) else "the loss has kinks"
 
-    @property
-    def _fixed(self):
-        """Whether the user chose the step; then it is taken in theta itself."""
-        return self.settings.learning_rate != "auto"
-
     def init(self, theta):
         """Evaluate the start, and the curvature along its gradient."""
-        at = self.certificate.coordinates
         value, grad = self.objective.value_grad(theta)
-        state = State(theta, value, grad, x=at.enter(theta))
-        state.L = self._first_curvature(state)
+        state = State(theta, value, grad, x=self.coordinates.enter(theta))
+        if self.fixed:
+            state.L = 1.0 / self.settings.learning_rate
+        else:
+            state.L = MARGIN * self.coordinates.curvature_along(theta, self.coordinates.pull(grad))
         self._restart(state)
         self.certificate.judge(state)
         return state
 
-    def _first_curvature(self, state):
-        at = self.certificate.coordinates
-        g = at.pull(state.grad)
-        length = np.sqrt(g @ g)
-        if length == 0.0:
-            return 1.0
-        probe = -1e-3 * g / length
-        change = at.pull(self.objective.value_grad(state.theta + at.leave(probe))[1]) - g
-        met = float(probe @ change) / float(probe @ probe)
-        return MARGIN * met if np.isfinite(met) and met > 0.0 else 1.0
-
     @staticmethod
     def _restart(state):
-        state.y = state.z = state.x
+        state.y = state.z = state.target = state.x
         state.t, state.gamma = 1.0, 1.0 / state.L
 
     def advance(self, state):
         """One iteration."""
         state.count += 1
-        at = self.certificate.coordinates
+        at = self.coordinates
         g = at.pull(state.grad)
-        x, y, z, t, gamma = self._propose(state, g)
-        theta = at.leave(x)
-        value, grad = self.objective.value_grad(theta)
-        step, change = x - state.x, at.pull(grad) - g
-        met = self._curvature(step, change)
-        if not met <= state.L or not np.isfinite(value):
-            state.L = max(MARGIN * met, state.L) if np.isfinite(met) else 4.0 * state.L
-            rises = True
+        for _ in range(MAX_TRIALS):
+            new = self._propose(state, g)
+            theta = at.leave(new["x"])
+            value, grad = self.objective.value_grad(theta)
+            bent = not self.fixed and self._meet_curvature(state, new["x"] - state.x, at.pull(grad) - g)
+            rise = change_of_value(self.objective, state, theta, value, grad)
+            if rise <= 0.0 or self.fixed and state.t == 1.0:
+                break
+            if state.t == 1.0 and not bent:
+                state.L *= 2.0
+            self._restart(state)
         else:
-            rises = value > state.value + 1e-14 * abs(state.value)
-        if rises and (state.t > 1.0 or value > state.value + 1e-14 * abs(state.value) or not np.isfinite(value)):
-            pass
-        ...
+            state.stalled = True
+            return
+        vars(state).update(new, theta=theta, value=value, grad=grad)
+        if bent:
+            self._restart(state)
+        pulled, _ = at.subgradient(theta, grad)
+        self.certificate.judge(state, 0.5 * float(pulled @ pulled) / state.L)
+
+    def _propose(self, state, g):
+        """Steps 1 to 3; a plain proximal gradient step where the momentum points uphill."""
+        x, t, L = state.x, state.t, state.L
+        y = x - g / L
+        whole = g + (state.z - x) / state.gamma  # with the penalty's subgradient that the last prox chose
+        target = x - whole / L
+        if whole @ (target - state.target) > 0.0:
+            x = self.coordinates.prox(y, 1.0 / L)
+            return {"x": x, "y": x, "z": x, "target": x, "t": 1.0, "gamma": 1.0 / L}
+        t_next = 0.5 * (np.sqrt(4.0 * t * t + 1.0) + 1.0)
+        gamma = (2.0 * t + t_next - 1.0) / (L * t_next)
+        z = y + ((t - 1.0) * (y - state.y) + t * (y - x) + (t - 1.0) / (L * state.gamma) * (state.z - x)) / t_next
+        return {"x": self.coordinates.prox(z, gamma), "y": y, "z": z, "target": target, "t": t_next, "gamma": gamma}
+
+    @staticmethod
+    def _meet_curvature(state, step, change):
+        """Raise L if the curvature along the step is larger, and tell whether it is."""
+        along = float(step @ change)
+        met = float(change @ change) / along if along > 0.0 else 0.0
+        if not np.isfinite(met):
+            state.L *= 4.0
+            return True
+        if met <= state.L or not along > 1e-12 * float(step @ step) * state.L:
+            return False
+        state.L = MARGIN * met
+        return True

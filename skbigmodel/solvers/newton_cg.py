@@ -13,6 +13,7 @@ C.-J. Lin, R. C. Weng and S. S. Keerthi, "Trust region Newton method for large-s
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,16 +21,21 @@ from .driver import gap_tolerance
 from .newton import ARMIJO, MAX_HALVINGS, Newton
 
 MAX_PRODUCTS = 500  # Hessian products per step
+METRIC_LIMIT = 1500  # parameters per output up to which a metric may be factorised
+SAMPLE_ROWS = 4  # per parameter, at least, in a metric's sample
+CHEAP_METRIC = 3.0  # passes
 
 
 @dataclass
 class State:
-    """Iterate with value and gradient, and what the stopping test needs."""
+    """Iterate with value and gradient, the preconditioner where one is kept, and what the stopping test needs."""
 
     theta: np.ndarray
     value: float
     grad: np.ndarray
-    first_norm: float  # of the gradient in the metric, at the start
+    metric: object = None  # None: the Hessian's diagonal, anew in each step
+    products: int = 0  # of the last step
+    first_norm: float = 0.0  # of the gradient in the metric, at the start
     gap: float = np.inf
     optimality: float = np.inf
     stalled: bool = False
@@ -44,36 +50,44 @@ class NewtonCG:
 
     def __init__(self, objective, settings):
         self.objective, self.settings = objective, settings
+        # a factorised metric is formed on every k-th row; its cost, in passes over all of them
+        n_rows, size = objective.blocks.n_rows, objective.metric_size
+        self.sample_step = max(1, n_rows // max(SAMPLE_ROWS * size, 2000))
+        self.metric_cost = objective.n_outputs * size / 24 / self.sample_step if size <= METRIC_LIMIT else np.inf
 
     def init(self, theta):
         """Evaluate the start."""
         value, grad = self.objective.value_grad(theta)
-        state = State(theta, value, grad, 0.0)
-        state.optimality = self.objective.optimality(theta, grad)
-        return state
+        return State(theta, value, grad, optimality=self.objective.optimality(theta, grad))
 
-    def _preconditioner(self, theta, curvatures):
-        return self.objective.preconditioner(theta, curvatures)
+    def _preconditioner(self, state, curvatures):
+        """The kept metric; a new one where that is cheap or the last step was long; else the diagonal."""
+        if state.products > max(2 * self.metric_cost, 10) or self.metric_cost < CHEAP_METRIC:
+            step = self.sample_step
+            sample = self.objective if step == 1 else self.objective.sample(step)
+            state.metric = sample.metric(state.theta)
+        return state.metric or self.objective.diagonal_metric(curvatures)
 
     def advance(self, state):
         """One step."""
         objective = self.objective
         curvatures = objective.curvatures(state.theta)
-        metric = self._preconditioner(state.theta, curvatures)
-        norm = np.sqrt(max(float(state.grad @ metric.solve(state.grad)), 0.0))
-        state.first_norm = state.first_norm or norm
-        share = min(0.5, np.sqrt(norm / state.first_norm)) if state.first_norm > 0 else 0.5
+        metric = self._preconditioner(state, curvatures)
+        before = max(float(state.grad @ metric.solve(state.grad)), 0.0)
+        state.first_norm = state.first_norm or np.sqrt(before)
+        share = min(0.5, np.sqrt(np.sqrt(before) / state.first_norm)) if before > 0 else 0.5
         goal = 0.1 * gap_tolerance(self.settings.tol) * abs(state.value)
-        direction, left, model_norm = conjugate_gradients(
+        model = conjugate_gradients(
             lambda v: objective.hessian_dot(curvatures, v), metric.solve, state.grad, share, goal
         )
-        found = self._search(state, direction)
+        found = self._search(state, model.direction)
         if found is None:
             state.stalled = True
             return
         state.theta, state.value, state.grad = found
-        norm = np.sqrt(max(float(state.grad @ metric.solve(state.grad)), 0.0))
-        state.gap = left * (norm / model_norm) ** 2 if model_norm > 0 else 0.5 * norm**2
+        state.products = model.products
+        after = max(float(state.grad @ metric.solve(state.grad)), 0.0)
+        state.gap = model.gap(before, after)
         state.optimality = objective.optimality(state.theta, state.grad)
 
     def _search(self, state, direction):
@@ -89,15 +103,33 @@ class NewtonCG:
         return None
 
 
+class Model(NamedTuple):
+    """What conjugate gradients found: a direction, and how well it minimises the model."""
+
+    direction: np.ndarray
+    gained: float  # decrease of the model
+    left: float  # what further iterations should still gain
+    residual: float  # squared norm of the model's gradient there, in the metric
+    products: int
+
+    def gap(self, before, after):
+        """Step 3, from the squared norms of the gradient in the metric before and after the step.
+
+        The metric under- or overstates the gap; by how much is known for the first gradient, and for the model's last
+        one, which is richer in what the metric gets wrong.
+        """
+        by_first = after * (self.gained + self.left) / before if before > 0 else 0.0
+        by_last = after * self.left / self.residual if self.products > 3 and self.residual > 0 else by_first
+        return min(by_last, 10 * by_first)
+
+
 def conjugate_gradients(product, solve, grad, share, goal):
-    """Step 1: (approximate minimiser d of g·d + d·H·d/2, energy left to gain, norm of g + H·d in the metric)."""
+    """Step 1: minimise g·d + d·H·d/2."""
     d, r = np.zeros_like(grad), -grad
     z = solve(r)
     direction, rho = z.copy(), float(r @ z)
-    target, gained, gains = share * share * rho, 0.0, []
-    for _ in range(MAX_PRODUCTS):
-        if rho <= 0:
-            break
+    target, gains = share * share * rho, []
+    while rho > 0 and len(gains) < MAX_PRODUCTS:
         Hd = product(direction)
         curvature = float(direction @ Hd)
         if curvature <= 0:  # only rounding can do that to a convex model
@@ -106,14 +138,13 @@ def conjugate_gradients(product, solve, grad, share, goal):
         d += step * direction
         r -= step * Hd
         gains.append(0.5 * step * rho)
-        gained += gains[-1]
         z = solve(r)
         rho, before = float(r @ z), rho
         left = _energy_left(gains)
-        if rho <= target and left <= 0.1 * gained or left <= goal:
+        if rho <= target and left <= 0.1 * sum(gains) or left <= goal:
             break
         direction = z + (rho / before) * direction
-    return d, _energy_left(gains), np.sqrt(max(rho, 0.0))
+    return Model(d, sum(gains), _energy_left(gains), max(rho, 0.0), len(gains))
 
 
 def _energy_left(gains):

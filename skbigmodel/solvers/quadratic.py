@@ -1,0 +1,202 @@
+"""The quadratic model of a linear objective in the coefficients of some features, and its minimum with l1 penalty or
+sign constraint.
+
+The intercept is eliminated: in terms of centred columns (by the mean under the model's weights) it does not interact
+with the coefficients. The minimum is found in turns: sweeps of coordinate descent find out which coefficients are zero
+and which sign the others have, and a Newton step for the others, as far as their signs last, converges where columns
+are correlated and sweeps alone would creep.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy.linalg.lapack import dposv
+
+from .. import passes_linear as passes
+from ..blocks import NotFinite
+from ..objective import CholeskyMetric, weighted_gram
+from ..passes_coordinate import column_epochs, gram_epochs
+from ..rows import as_rows
+from .newton_cg import conjugate_gradients
+
+GRAM_LIMIT = 2000  # features up to which the matrix of the model is formed
+MAX_TURNS = 60
+SPREAD = {False: 1e-24, True: 1e-13}  # (not sparse, sparse): a variance that small relative to the square is rounding
+FACE_SHARE = 0.1  # accuracy of conjugate gradients relative to the gradient
+
+
+class Model(NamedTuple):
+    """Second-order part of a model: what the state of a solver keeps of it."""
+
+    features: np.ndarray  # ascending
+    means: np.ndarray  # of their columns under the model's weights
+    total: float  # mean weight
+    diag: np.ndarray  # of the Hessian in centred coordinates, l2 included; 0 for constant columns
+    H: np.ndarray  # that Hessian (k, k), or empty
+    d: np.ndarray  # or the weights of the rows (n,), or empty
+
+
+def build(objective, theta, features):
+    """The model at ``theta`` of an objective on those features alone; ``theta`` is cut to them."""
+    make = _gram_model if features.size <= GRAM_LIMIT else _column_model
+    model = make(objective, theta, features)
+    if not np.isfinite(model.diag).all():
+        raise NotFinite
+    return model
+
+
+def _finish(objective, raw, means, total):
+    """Diagonal from the weighted squares of centred columns."""
+    offset = objective.fit_intercept * total * means**2
+    constant = raw <= SPREAD[objective.blocks.sparse] * offset
+    return np.where(constant | (raw <= 0), 0.0, raw + objective.penalty.l2)
+
+
+def _gram_model(objective, theta, features):
+    blocks, loss, fit_intercept, k = objective.blocks, objective.loss, objective.fit_intercept, features.size
+    shift = np.zeros(k)
+    if fit_intercept and not blocks.sparse:  # near the mean is enough to avoid cancellation
+        shift[:] = blocks.blocks[0].rows.X[:100].mean(axis=0, dtype=np.float64)
+
+    def weights(block, start, stop, d):
+        passes.curvature_weights(block.rows, block.y, block.s, loss, theta, fit_intercept, start, stop, d)
+
+    H = weighted_gram(blocks, weights, shift, True)
+    H /= blocks.weight
+    total, means = max(H[k, k], 1e-300), np.zeros(k)
+    H, cross = H[:k, :k], H[k, :k]
+    if blocks.sparse:
+        H = np.tril(H) + np.tril(H, -1).T
+    if fit_intercept:
+        means = cross / total
+        H = H - total * np.outer(means, means)
+        means = means + shift
+    diag = _finish(objective, H.diagonal(), means, total)
+    H[diag == 0], H[:, diag == 0] = 0.0, 0.0
+    H[np.diag_indices(k)] = diag
+    return Model(features, means, total, diag, np.ascontiguousarray(H), np.empty(0))
+
+
+def _column_model(objective, theta, features):
+    blocks = objective.blocks
+    d = np.concatenate(objective.curvatures(theta)) / blocks.weight
+
+    def block_sum(block, sums):
+        return passes.hessian_diagonal(block.rows, d[block.start : block.stop], sums[0], sums[1])
+
+    total, (squares, cross) = blocks.total(block_sum, (2, features.size))
+    total = max(total, 1e-300)
+    means = cross / total if objective.fit_intercept else np.zeros(features.size)
+    diag = _finish(objective, squares - total * means**2, means, total)
+    return Model(features, means, total, diag, np.empty((0, 0)), d)
+
+
+def problem(model, w, G, penalty, X):
+    """The model around coefficients ``w`` with gradient ``G``; ``X`` holds the columns of its features."""
+    return _Gram(model, w, G, penalty) if model.H.size or not w.size else _Columns(model, w, G, penalty, X)
+
+
+class _Problem:
+    """minimise G·δ + δ·H·δ/2 + l1·‖w + δ‖₁ with signs as the penalty has them."""
+
+    def __init__(self, model, w, G, penalty):
+        self.model, self.start, self.G0 = model, w, G
+        self.smooth, self.l1, self.l2 = penalty.smooth, penalty.l1, penalty.l2
+        self.penalty = penalty._replace(l2=0.0)  # the model's Hessian has it
+        self.w = np.where(model.diag > 0, w, 0.0)
+
+    def minimize(self, goal):
+        """(coefficients, what they gain, what is left to gain): about ``goal`` or less is left."""
+        left = 0.0
+        for _ in range(MAX_TURNS):
+            left = self.sweep(5 + np.count_nonzero(self.w) // 20, goal)
+            if left <= goal:
+                break
+            self._face_step(goal)
+        delta, G = self.w - self.start, 0.5 * (self.G0 + self.gradient())
+        gains = delta * G + self.l1 * (np.abs(self.w) - np.abs(self.start))
+        return self.w, -float(gains.sum()), left
+
+    def _face_step(self, goal):
+        """Newton's step for the coefficients that are not zero, up to the first change of a sign."""
+        free = np.flatnonzero((self.model.diag > 0) & (self.smooth | (self.w != 0)))
+        if not free.size:
+            return
+        w = self.w[free]
+        step = self.solve(free, -(self.gradient()[free] + self.l1 * np.sign(w)), goal)
+        t = 1.0
+        if not self.smooth:
+            reach = np.divide(-w, step, out=np.full(free.size, np.inf), where=step * w < 0)
+            t = min(1.0, reach.min())
+        moved = w + t * step
+        if t < 1.0:
+            moved[reach <= t] = 0.0
+        self.move(free, moved - w)
+        self.w[free] = moved
+
+
+class _Gram(_Problem):
+    """With the matrix of the model."""
+
+    def __init__(self, model, w, G, penalty):
+        super().__init__(model, w, G, penalty)
+        self.G = G.copy()
+        dead = self.w != w
+        if penalty.l2 > 0 and dead.any():
+            self.start = np.where(dead, 0.0, w)
+
+    def sweep(self, n_epochs, goal):
+        return gram_epochs(self.model.H, self.model.diag, self.penalty, n_epochs, goal, self.w, self.G)
+
+    def gradient(self):
+        return self.G
+
+    def solve(self, free, r, goal):
+        H = self.model.H if free.size == self.w.size else self.model.H[free[:, None], free]
+        _, step, singular = dposv(H, r, lower=1)
+        return step if not singular else CholeskyMetric(H[None]).solve(r)
+
+    def move(self, free, step):
+        self.G += step @ self.model.H[free]
+
+
+class _Columns(_Problem):
+    """With the columns themselves: for so many features that the matrix would be larger than they are."""
+
+    def __init__(self, model, w, G, penalty, X):
+        super().__init__(model, w, G, penalty)
+        root = np.sqrt(model.d)
+        if isinstance(X, np.ndarray):
+            self.C = np.ascontiguousarray(X.T, dtype=np.float64) * root
+        else:
+            self.C = X.T.tocsr().astype(np.float64)
+            self.C.data *= root[self.C.indices]
+        self.rows, self.q = as_rows(self.C), np.zeros(root.size)
+        self.sums = model.total * model.means
+        self.g = G - self.l2 * w
+        self.tail = np.array([0.0, self.l2, model.total])
+
+    def sweep(self, n_epochs, goal):
+        n_epochs = min(n_epochs, 10)
+        return column_epochs(self.rows, self.model.diag, self.sums, self.g, self.penalty, n_epochs, goal,
+                             self.w, self.q, self.tail)
+
+    def gradient(self):
+        return self.g + self.C @ self.q + self.tail[0] * self.sums + self.l2 * self.w
+
+    def solve(self, free, r, goal):
+        diag = self.model.diag[free]
+
+        def product(v):
+            full = np.zeros(self.w.size)
+            full[free] = v
+            image = self.C @ (self.C.T @ full) - (self.model.means @ full) * self.sums
+            return image[free] + self.l2 * v
+
+        return conjugate_gradients(product, lambda v: v / diag, -r, FACE_SHARE, goal).direction
+
+    def move(self, free, step):
+        full = np.zeros(self.w.size)
+        full[free] = step
+        self.q += self.C.T @ full
+        self.tail[0] -= self.model.means @ full
