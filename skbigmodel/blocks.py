@@ -22,6 +22,7 @@ from .validation import as_float, is_blockwise
 
 BLOCK_ENTRIES = 1 << 18  # stored entries of X that are worth a block of their own
 MAX_BLOCKS = 64
+MIN_GROUPS = 8  # of blocks whose large sums are formed apart
 SLICE_BYTES = 1 << 24  # of float64 per block that is read from elsewhere
 THREAD_ENTRIES = 1 << 17  # below so many entries in all a pass is over before a second thread has started
 ONE = frozen(np.ones(1))  # stands for "no weights"
@@ -151,14 +152,52 @@ class Blocks:
 
     def map(self, function):
         """[function(block) for each block], on threads where that pays; the order is that of the blocks."""
-        n_threads = min(self.n_threads, len(self.blocks)) if self.n_entries >= THREAD_ENTRIES else 1
+        results = [None] * len(self.blocks)
+
+        def one(k):
+            results[k] = function(self.blocks[k])
+
+        self._run(one, len(results))
+        return results
+
+    def total(self, function, shape):
+        """Sum over the blocks of what ``function(block, out)`` returns, and of what it adds to ``out``.
+
+        Consecutive blocks share an ``out`` where that is large; the parts are added in their order, each as soon as
+        all before it are there, so that few of them exist at a time.
+        """
+        size = max(1, int(np.prod(shape)))
+        n_groups = min(len(self.blocks), max(MIN_GROUPS, self.n_entries // (4 * size)))
+        groups = np.array_split(np.arange(len(self.blocks)), n_groups)
+        lock, ready, done = threading.Lock(), {}, [0, 0.0, None]  # parts added, their value, their sum
+
+        def one(g):
+            out, value = np.zeros(shape), 0.0
+            for k in groups[g]:
+                value += function(self.blocks[int(k)], out)
+            with lock:
+                ready[g] = value, out
+                while done[0] in ready:
+                    more, part = ready.pop(done[0])
+                    done[1] += more
+                    done[2] = part if done[2] is None else np.add(done[2], part, out=done[2])
+                    done[0] += 1
+
+        self._run(one, n_groups)
+        return done[1], done[2]
+
+    def _run(self, function, n_tasks):
+        """function(0) … function(n_tasks - 1), on threads where that pays."""
+        n_threads = min(self.n_threads, n_tasks) if self.n_entries >= THREAD_ENTRIES else 1
         if n_threads <= 1:
-            return [function(block) for block in self.blocks]
-        results, todo = [None] * len(self.blocks), iter(range(len(self.blocks)))
+            for k in range(n_tasks):
+                function(k)
+            return
+        todo = iter(range(n_tasks))
 
         def work():
             for k in todo:  # handing out the next number is atomic
-                results[k] = function(self.blocks[k])
+                function(k)
 
         futures = [_POOL.get(n_threads - 1).submit(work) for _ in range(n_threads - 1)]
         try:
@@ -168,21 +207,6 @@ class Blocks:
                 pass
             for future in futures:
                 future.result()
-        return results
-
-    def total(self, function, shape):
-        """Sum over the blocks of what ``function(block, out)`` returns, and of what it adds to ``out``."""
-
-        def partial(block):
-            out = np.zeros(shape)
-            return function(block, out), out
-
-        parts = self.map(partial)
-        value, out = parts[0]
-        for more, part in parts[1:]:
-            value += more
-            out += part
-        return value, out
 
 
 class ArrayBlocks(Blocks):

@@ -17,6 +17,7 @@ from sklearn.utils.extmath import safe_sparse_dot
 from sklearn.utils.multiclass import unique_labels
 from sklearn.utils.validation import check_is_fitted
 
+from ._docs import documented
 from .base import GradientEstimator, copy_fitted
 from .validation import as_float, as_labels, check_weights, check_Xy, encode, unchanged_on_error
 
@@ -34,8 +35,71 @@ def _loss_of(loss):
     return REGRESSION_LOSSES[loss]()
 
 
+@documented
 class GDLinearRegressor(MultiOutputMixin, RegressorMixin, SparseCoefMixin, GradientEstimator):
-    """Linear regression."""
+    r"""Linear regression with a choice of losses and an elastic-net penalty.
+
+    Minimises, over coefficients :math:`w` and intercept :math:`b`,
+
+    .. math::
+
+        \frac{1}{\sum_i s_i} \sum_i s_i\, \ell(y_i, x_i^\top w + b)
+        + \alpha \left( \rho \|w\|_1 + \frac{1 - \rho}{2} \|w\|_2^2 \right)
+
+    with sample weights :math:`s` and :math:`\rho` = ``l1_ratio``. The intercept is not penalised. For the squared error,
+    :math:`\ell = (y - f)^2 / 2`, this is :class:`~sklearn.linear_model.LinearRegression` (``alpha=0``: the solution of
+    minimum norm where it is not unique), :class:`~sklearn.linear_model.ElasticNet` and
+    :class:`~sklearn.linear_model.Lasso` (the same ``alpha``), and :class:`~sklearn.linear_model.Ridge` (its ``alpha``
+    divided by the sum of the weights).
+
+    Parameters
+    ----------
+    loss : str or loss object, default="squared_error"
+        ``"squared_error"``, ``"huber"``, ``"absolute_error"``, ``"quantile"``, ``"epsilon_insensitive"``, ``"poisson"``
+        or ``"gamma"`` (the last two with a log link), or an object of :mod:`skbigmodel.losses`, such as
+        ``Huber(delta=2.0)``, or one of your own.
+    alpha : float or ndarray of shape (n_targets,), default=0.0
+        Strength of the penalty.
+    l1_ratio : float, default=0.0
+        Share of the l1 norm in the penalty, between 0 (ridge) and 1 (lasso).
+    fit_intercept : bool, default=True
+        Whether there is an intercept.
+    positive : bool, default=False
+        Whether coefficients must not be negative.
+    {parameters}
+
+    Attributes
+    ----------
+    coef_ : ndarray of shape (n_features,) or (n_targets, n_features)
+        Coefficients; float32 if X is.
+    intercept_ : float or ndarray of shape (n_targets,)
+        Intercept, 0.0 without one.
+    n_iter_ : int
+        Iterations run; with several targets, the most that one took.
+    dual_gap_ : float or ndarray of shape (n_targets,)
+        The solver's estimate of how far the objective lies above the optimum.
+    {attributes}
+
+    See Also
+    --------
+    GDLogisticClassifier : The same for class labels.
+
+    References
+    ----------
+    R. Koenker and G. Bassett, "Regression quantiles", Econometrica 46 (1978), for the quantile loss;
+    H. Zou and T. Hastie, "Regularization and variable selection via the elastic net", JRSS B 67 (2005).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skbigmodel import GDLinearRegressor
+    >>> X = np.arange(5.0)[:, None]
+    >>> model = GDLinearRegressor().fit(X, [1.0, 3.0, 5.0, 7.0, 9.0])
+    >>> model.coef_.round(6), round(float(model.intercept_), 6)
+    (array([2.]), 1.0)
+    >>> GDLinearRegressor(loss="absolute_error").fit(X, [1.0, 3.0, 5.0, 7.0, 100.0]).predict([[5.0]]).round(6)
+    array([11.])
+    """
 
     _parameter_constraints = {
         **GradientEstimator._parameter_constraints,
@@ -105,7 +169,16 @@ class GDLinearRegressor(MultiOutputMixin, RegressorMixin, SparseCoefMixin, Gradi
         coef_init=None,
         intercept_init=None,
     ):
-        """Fit."""
+        """Fit the model.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            Also a memmap, or anything with a shape, a dtype and slices of rows, such as an HDF5 data set; what is not a
+            float array in C order on disk is read block by block.
+        y : array-like of shape (n_samples,) or (n_samples, n_targets)
+        {parameters}
+        """
         with unchanged_on_error(self):
             return self._fit(X, y, sample_weight, (X_val, y_val, sample_weight_val), coef_init, intercept_init)
 
@@ -266,8 +339,66 @@ class GDLinearRegressor(MultiOutputMixin, RegressorMixin, SparseCoefMixin, Gradi
         return copy_fitted(self, twin, ("coef_", "intercept_", "n_features_in_", "feature_names_in_", "n_iter_"))
 
 
+@documented
 class GDLogisticClassifier(SparseCoefMixin, ClassifierMixin, GradientEstimator):
-    """Logistic regression."""
+    r"""Logistic regression, binary and multinomial, with an elastic-net penalty.
+
+    Minimises, over coefficients :math:`w` and intercepts :math:`b`,
+
+    .. math::
+
+        C \sum_i s_i\, \ell(y_i, x_i^\top w + b) + \rho \|w\|_1 + \frac{1 - \rho}{2} \|w\|_2^2
+
+    where :math:`s_i` is the sample weight times the weight of the row's class, :math:`\rho` = ``l1_ratio``, and
+    :math:`\ell` is the log-loss for two classes and the softmax cross-entropy for more. The intercepts are not penalised.
+    This is the objective of :class:`~sklearn.linear_model.LogisticRegression` with the same ``C`` and ``l1_ratio``.
+
+    Parameters
+    ----------
+    C : float, default=1.0
+        Inverse strength of the penalty; ``np.inf`` means none.
+    l1_ratio : float, default=0.0
+        Share of the l1 norm in the penalty, between 0 and 1.
+    fit_intercept : bool, default=True
+        Whether there are intercepts.
+    class_weight : dict, "balanced" or None, default=None
+        Weight of each class. ``"balanced"`` makes the classes equal in total weight; in ``partial_fit`` by counts of
+        the rows so far.
+    {parameters}
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        Class labels, sorted.
+    class_weight_ : ndarray of shape (n_classes,)
+        Weight of each class.
+    coef_ : ndarray of shape (1, n_features) or (n_classes, n_features)
+        Coefficients; float32 if X is. For more than two classes those of a feature sum to 0 unless there is an l1 part.
+    intercept_ : ndarray of shape (1,) or (n_classes,)
+        Intercepts, summing to 0 for more than two classes; zeros without one.
+    n_iter_ : ndarray of shape (1,)
+        Iterations run.
+    {attributes}
+
+    See Also
+    --------
+    GDLinearRegressor : The same for numbers.
+
+    References
+    ----------
+    T. Hastie, R. Tibshirani and J. Friedman, "The Elements of Statistical Learning", 2nd ed., Springer (2009), chapter 4.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from skbigmodel import GDLogisticClassifier
+    >>> X, y = load_iris(return_X_y=True)
+    >>> model = GDLogisticClassifier().fit(X, y)
+    >>> model.predict(X[:2])
+    array([0, 0])
+    >>> model.predict_proba(X[:1]).round(2)
+    array([[0.98, 0.02, 0.  ]])
+    """
 
     _parameter_constraints = {
         **GradientEstimator._parameter_constraints,
@@ -334,7 +465,17 @@ class GDLogisticClassifier(SparseCoefMixin, ClassifierMixin, GradientEstimator):
         coef_init=None,
         intercept_init=None,
     ):
-        """Fit."""
+        """Fit the model.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            Also a memmap, or anything with a shape, a dtype and slices of rows, such as an HDF5 data set; what is not a
+            float array in C order on disk is read block by block.
+        y : array-like of shape (n_samples,)
+            Class labels: numbers, strings or booleans.
+        {parameters}
+        """
         with unchanged_on_error(self):
             return self._fit(X, y, sample_weight, (X_val, y_val, sample_weight_val), coef_init, intercept_init)
 

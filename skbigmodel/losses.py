@@ -6,7 +6,7 @@ Each class holds the formulas of one loss side by side, so that they cannot drif
 - ``domain_error(y)``: a sentence about targets that the loss does not allow, or ``None``.
 
 Class attributes tell solvers what they may rely on: ``smooth`` (the derivative is Lipschitz), ``bend`` (largest
-curvature, infinite where there is no bound). A loss that is piecewise linear offers ``pieces()`` in place of the
+curvature, infinite where there is no bound). A loss that is piecewise linear offers ``slopes()`` in place of the
 curvature. A loss of your own is a ``NamedTuple`` with the same methods; it runs jitted wherever the built-in ones do.
 """
 

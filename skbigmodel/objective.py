@@ -12,6 +12,7 @@ from scipy.linalg.lapack import dpotrf, dpotrs
 from . import passes_linear as passes
 from .blocks import NotFinite
 
+HEAVY_COLUMNS = 1000  # of sparse data, whose Hessian is factorised
 CHUNK_BYTES = 1 << 20  # of scaled rows whose Gram matrix BLAS forms at a time: they stay in the second-level cache
 
 
@@ -118,6 +119,27 @@ class LinearObjective(Objective):
         parts = (part / self.blocks.weight for part in (diagonal[:, None], cross[:, None], np.array([total])))
         return DiagonalMetric(*parts, self.penalty.l2, self.fit_intercept)
 
+    def heavy_metric(self, curvatures):
+        """The Hessian among the columns that weigh most in it, factorised, and its diagonal elsewhere.
+
+        For sparse rows, such as counts of words, where few columns hold most of the entries.
+        """
+        diagonal = self.diagonal_metric(curvatures).diagonal[:, 0]
+        heavy = np.sort(np.argpartition(-diagonal, HEAVY_COLUMNS)[:HEAVY_COLUMNS])
+        position = np.full(self.n_features, -1)
+        position[heavy] = np.arange(HEAVY_COLUMNS)
+        offsets, size = self.blocks.positions, HEAVY_COLUMNS + 1
+
+        def block_sum(block, H):
+            passes.add_heavy_gram(block.rows, curvatures[offsets[block.start]], position, H)
+            return 0.0
+
+        H = self.blocks.total(block_sum, (size, size))[1] / self.blocks.weight
+        H[np.diag_indices(HEAVY_COLUMNS)] += self.penalty.l2
+        if self.fit_intercept:
+            return HeavyMetric(H, np.append(heavy, self.n_features), np.append(diagonal, 1.0))
+        return HeavyMetric(H[:-1, :-1], heavy, diagonal)
+
     def sample(self, step):
         """The same objective on every ``step``-th row."""
         return LinearObjective(self.blocks.sample(step), self.loss, self.penalty, self.fit_intercept)
@@ -154,6 +176,19 @@ def _cholesky(H):
         if info == 0:
             return factor
         ridge = max(10 * ridge, 1e-13)
+
+
+class HeavyMetric:
+    """A positive definite matrix that is full among some parameters and diagonal among the others."""
+
+    def __init__(self, H, heavy, diagonal):
+        self.factor, self.heavy, self.diagonal = _cholesky(H), heavy, diagonal
+
+    def solve(self, v):
+        """The matrix's inverse times a flat parameter vector."""
+        x = v / self.diagonal
+        x[self.heavy] = dpotrs(self.factor, v[self.heavy], lower=1)[0]
+        return x
 
 
 class DiagonalMetric:

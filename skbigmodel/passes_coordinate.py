@@ -8,8 +8,9 @@ is zero does not move.
 import numpy as np
 
 from ._jit import jit
+from .losses import derivative, value
 from .penalties import prox
-from .rows import add, dot
+from .rows import add, dot, dot_run, n_rows
 
 
 @jit
@@ -71,3 +72,15 @@ def take_sparse(rows, place):
             filled += j >= 0  # without a branch, which could not be predicted
         lengths[i] = filled - before
     return data[:filled].copy(), indices[:filled].copy(), lengths
+
+
+@jit
+def loss_slopes(rows, y, s, loss, theta, has_intercept, slopes):
+    """slopes (n_rows,) = weight times derivative of the loss; return the weighted sum of losses."""
+    dot_run(rows, 0, n_rows(rows), theta, theta[-1] if has_intercept else 0.0, slopes)
+    total = 0.0
+    for i in range(slopes.size):
+        weight = s[i] if s.shape[0] > 1 else s[0]
+        total += weight * value(loss, y[i], slopes[i])
+        slopes[i] = weight * derivative(loss, y[i], slopes[i])
+    return total

@@ -78,6 +78,26 @@ def add_sparse_gram(rows, d, shift, H):
 
 
 @jit
+def add_heavy_gram(rows, d, position, H):
+    """As ``add_sparse_gram`` for the columns with a ``position`` in H >= 0; the last row of H is the intercept's."""
+    last = H.shape[0] - 1
+    place, entry = np.empty(last + 1, np.int64), np.empty(last + 1)
+    for i in range(n_rows(rows)):
+        count = 0
+        for k in range(rows.indptr[i], rows.indptr[i + 1]):
+            j = position[rows.indices[k]]
+            if j >= 0:
+                place[count], entry[count] = j, rows.data[k]
+                count += 1
+        for a in range(count):  # indices are sorted, and so are positions
+            v, row = d[i] * entry[a], place[a]
+            for b in range(a + 1):
+                H[row, place[b]] += v * entry[b]
+            H[last, row] += v
+        H[last, last] += d[i]
+
+
+@jit
 def hessian_product(rows, d, v, has_intercept, out):
     """Add Xᵀ·(d·(X·v + v_b)) to ``out``: one fused read of the rows."""
     z = np.empty(RUN)

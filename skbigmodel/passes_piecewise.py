@@ -1,8 +1,9 @@
 """Jitted passes of the interior-point solver over bounded dual variables.
 
-A piecewise linear function of e = target - z is a sum of pieces max(lo·e, hi·e), lo <= hi, and each of those is the
-maximum of d·e over a dual variable lo <= d <= hi. A piece belongs to one row of the data or to one coefficient; all
-passes but the last are elementwise. ``mu`` is the complementarity aimed at, ``bend`` the share of the second-order term.
+A piecewise linear function of e = target - z is a sum of pieces max(lo·e, hi·e), lo <= hi, and each of
+those is the maximum of d·e over a dual variable lo <= d <= hi. A piece belongs to one row of the data or to
+one coefficient; all passes but the last are elementwise. ``mu`` is the complementarity aimed at, ``bend``
+the share of the second-order term.
 """
 
 from typing import NamedTuple
@@ -18,8 +19,9 @@ RUN = 256  # rows whose predictions are kept at a time: they stay in the first-l
 class Pieces(NamedTuple):
     """Pieces, one an entry: constants, the primal-dual point and its direction.
 
-    In a solution e = u - v, u·p = 0 and v·q = 0. The slacks p and q are kept beside d, since near a bound their digits
-    would be lost in a difference; e is, since where it is tiny, roundings that differ between two passes would count.
+    In a solution e = u - v, u·p = 0 and v·q = 0. The slacks p and q are kept beside d, since near a bound
+    their digits would be lost in a difference; e is kept, since where it is tiny two passes that round it
+    differently would contradict each other.
     """
 
     target: np.ndarray
@@ -89,9 +91,10 @@ def pull(pieces, mu, bend, g):
 
 @jit
 def aim(pieces, dz, mu, bend):
-    """Put the direction for the change ``dz`` of z; return the reciprocals of the longest steps of (u, v) and of (p, q).
+    """Put the direction for the change ``dz`` of z; return what limits the steps of (u, v) and of (p, q).
 
-    The direction found there before is the one that the second-order term comes from.
+    Those are the reciprocals of the longest steps. The second-order term is made of the direction that was
+    there before.
     """
     primal, dual = 0.0, 0.0
     for i in range(pieces.m.shape[0]):

@@ -17,7 +17,8 @@ SOLVERS = {
     "interior-point": ("interior_point", "InteriorPoint"),
 }
 STOCHASTIC = ("saga", "sgd", "adam")
-DIRECT_LIMIT = 1500  # parameters up to which a Hessian is formed and factorised
+DIRECT_LIMIT = 1500  # columns, or rows, up to which least squares are solved directly
+NEWTON_LIMIT = 200  # parameters up to which a Hessian costs few passes
 SAME_AS_AUTO = ("newton-cholesky", "liblinear", "sag")
 
 
@@ -36,7 +37,7 @@ def choose(objective):
     if getattr(objective.loss, "quadratic", False) and min(objective.blocks.X.shape) <= DIRECT_LIMIT:
         return "least-squares"
     # the multinomial metric lacks the coupling of the classes: conjugate gradients supply it
-    return "newton" if objective.n_outputs == 1 and objective.metric_size <= DIRECT_LIMIT else "newton-cg"
+    return "newton" if objective.n_outputs == 1 and objective.metric_size <= NEWTON_LIMIT else "newton-cg"
 
 
 def make_solver(solver, objective, settings, draw_seed):

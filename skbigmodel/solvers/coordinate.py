@@ -24,14 +24,15 @@ from scipy.sparse import csr_matrix
 from .. import passes_coordinate as passes
 from ..blocks import MAX_BLOCKS, ArrayBlocks
 from ..objective import LinearObjective
+from ..passes_linear import add_weighted
 from . import quadratic
 from .driver import gap_tolerance
 from .newton import ARMIJO, MAX_HALVINGS, Newton
 
-FIRST_SIZE = 100, 500  # features in the first working set, at least and ...
+FIRST_SIZE = 100, 200  # features in the first working set, at least and ...
 FIRST_SHARE = 20  # ... at most, if the data have this many times as many rows and columns
 SMALL = 150  # features up to which all of them are always in
-NEAR = 0.9  # a gradient that close to violating the conditions makes a feature worth having
+NEAR = 1.0  # a gradient that close to violating the conditions makes a feature worth having
 BLAS_GAIN = 24.0  # multiplications on BLAS in the time of one in a pass
 PAIR_COST = 0.2  # of a product of two entries of a sparse row, in passes per entry
 BLOCK_ENTRIES = 1 << 16  # of a working set's columns that are worth a block of their own
@@ -57,7 +58,7 @@ class FewBlocks(ArrayBlocks):
     """Blocks at least as long as wide: a matrix per block is summed over them."""
 
     def _cut(self):
-        affordable = max(2, self.n_rows // max(self.n_features, 1))
+        affordable = 2 if self.sparse else max(2, self.n_rows // max(self.n_features, 1))
         n_blocks = max(1, min(affordable, MAX_BLOCKS, self.n_entries // BLOCK_ENTRIES, self.n_rows))
         return np.linspace(0, self.n_rows, n_blocks + 1).astype(np.int64)
 
@@ -135,11 +136,38 @@ class CoordinateDescent:
         noise = 1e-15 * abs(state.value)  # a decrease below rounding cannot be seen
         for _ in range(MAX_HALVINGS):
             theta = state.theta + t * state.step
-            value, grad = objective.value_grad(theta)
+            value, grad = self._evaluate(theta, state.model.features)
             if value <= state.value + ARMIJO * t * slope + noise:
-                return theta, value, grad
+                return theta, value, grad()
             t *= 0.5 if np.isfinite(value) else 0.1
         return None
+
+    def _evaluate(self, theta, features):
+        """(value, function that returns the gradient); the value takes the columns of the working set alone."""
+        objective, blocks = self.objective, self.objective.blocks
+        if features.size == objective.n_features:
+            value, grad = objective.value_grad(theta)
+            return value, lambda: grad
+        few, loss, fit_intercept = self._restricted(features), objective.loss, objective.fit_intercept
+        cut, slopes, w = self._cut(theta, features), np.empty(blocks.n_rows), theta[: objective.n_features]
+
+        def losses(block):
+            part = slopes[block.start : block.stop]
+            return passes.loss_slopes(block.rows, block.y, block.s, loss, cut, fit_intercept, part)
+
+        def block_sum(block, grad):
+            add_weighted(block.rows, slopes[block.start : block.stop], grad)
+            return 0.0
+
+        def gradient():
+            grad = blocks.total(block_sum, theta.size)[1]
+            if fit_intercept:
+                grad[-1] = slopes.sum()
+            grad /= blocks.weight
+            grad[: w.size] += objective.penalty.gradient(w)
+            return grad
+
+        return sum(few.blocks.map(losses)) / blocks.weight + objective.penalty.value(cut[: features.size]), gradient
 
     def _plan(self, state):
         """Steps 1 and 2 at the iterate."""
@@ -191,144 +219,6 @@ class CoordinateDescent:
 
     def _remodel(self, state, features):
         """A model of those features at the iterate."""
-        state.model = quadratic.build(self._restricted(features), self._cut(state.theta, features), features)
-
-    def _cut(self):
-        affordable = max(2, self.n_rows // max(self.n_features, 1))
-        n_blocks = max(1, min(affordable, MAX_BLOCKS, self.n_entries // BLOCK_ENTRIES, self.n_rows))
-        return np.linspace(0, self.n_rows, n_blocks + 1).astype(np.int64)
-
-
-def take_columns(blocks, features):
-    """Some columns of the rows of a source, as an array or CSR matrix."""
-    if not blocks.sparse:
-        return np.concatenate(blocks.map(lambda block: np.take(block.rows.X, features, axis=1)))
-    place = np.full(blocks.n_features, -1, np.int32)
-    place[features] = np.arange(features.size)
-    parts = blocks.map(lambda block: passes.take_sparse(block.rows, place))
-    data, indices, lengths = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-    indptr = np.append(0, np.cumsum(lengths))
-    return csr_matrix((data, indices, indptr), shape=(blocks.n_rows, features.size))
-
-
-class CoordinateDescent:
-    """Smooth losses with any penalty."""
-
-    name = "cd"
-    State = State
-
-    def __init__(self, objective, settings):
-        self.objective, self.settings = objective, settings
-        self.quadratic = getattr(objective.loss, "quadratic", False)
-        self._columns = None  # (working set, objective on it): derived from the data, made again when lost
-
-    @staticmethod
-    def refusal(objective):
-        """Why the optimum is out of reach, or ``None``."""
-        if objective.n_outputs > 1 or objective.loss is None:
-            return "it takes no multinomial loss"
-        if not getattr(objective.loss, "smooth", True):
-            return "the loss has kinks"
-        if not hasattr(objective.loss, "curvature"):
-            return "the loss has no curvature method"
-        return None
-
-    # -- the iteration -------------------------------------------------------------------------------------------
-
-    def init(self, theta):
-        """Evaluate the start; where it is zero, one with a better intercept or the optimum of a sample."""
-        p = self.objective.n_features
-        if p <= SMALL:
-            theta = self._sample_optimum(theta)
-        elif self.objective.fit_intercept and not theta[:p].any():
-            theta = self._null_optimum(theta)
-        value, grad = self.objective.value_grad(theta)
-        state = State(theta, value, grad)
-        if not np.isfinite(value):
-            state.optimality = np.nan
-            return state
-        self._plan(state)
-        return state
-
-    def advance(self, state):
-        """One iteration."""
-        found = self._search(state)
-        if found is None:
-            state.stalled = True
-            return
-        new = copy.copy(state)  # an interrupt must not leave half an iteration behind
-        new.theta, new.value, new.grad = found
-        if np.isfinite(new.value):
-            self._plan(new)
-            self._notice_stall(state, new)
-        vars(state).update(vars(new))
-
-    def _search(self, state):
-        """Step 3: the first point along the step that is low enough, with value and gradient; ``None`` if none is."""
-        objective, p, w = self.objective, self.objective.n_features, state.theta
-        l1 = objective.penalty.l1
-        change = l1 * float((np.abs(w[:p] + state.step[:p]) - np.abs(w[:p])).sum()) if l1 > 0 else 0.0
-        slope, t = float((state.grad * state.step).sum()) + change, 1.0
-        noise = 1e-15 * abs(state.value)  # a decrease below rounding cannot be seen
-        for _ in range(MAX_HALVINGS):
-            theta = state.theta + t * state.step
-            value, grad = objective.value_grad(theta)
-            if value <= state.value + ARMIJO * t * slope + noise:
-                return theta, value, grad
-            t *= 0.5 if np.isfinite(value) else 0.1
-        return None
-
-    def _plan(self, state):
-        """Steps 1 and 2 at the iterate."""
-        residual = self.objective.penalty.residual(state.theta[: self.objective.n_features],
-                                                   state.grad[: self.objective.n_features])
-        bias = float(np.abs(state.grad[-1])) if self.objective.fit_intercept else 0.0
-        state.optimality = max(float(residual.max(initial=0.0)), bias)
-        if np.isnan(state.optimality):
-            return
-        before, missing = state.gap, self._missing(state.model, residual)
-        if missing:
-            self._remodel(state, self._select(state))
-            missing = self._missing(state.model, residual)
-            self._aim(state)
-        else:
-            self._aim(state)
-            if self._worth_a_model(state, before):
-                self._remodel(state, state.model.features)
-                self._aim(state)
-        if missing:
-            state.gap = np.inf
-
-    def _missing(self, model, residual):
-        """Whether a feature outside the working set wants to move."""
-        if model is None:
-            return True
-        return np.count_nonzero(residual) > np.count_nonzero(residual[model.features])
-
-    def _notice_stall(self, old, new):
-        if new.gap > 1e-13 * abs(new.value) or new.gap < 0.9 * old.gap or new.optimality < 0.9 * old.optimality:
-            new.idle = 0
-            return
-        new.idle += 1
-        new.stalled = new.idle >= IDLE_LIMIT
-
-    # -- steps 1 and 2 -------------------------------------------------------------------------------------------
-
-    def _select(self, state):
-        """The working set."""
-        p, penalty = self.objective.n_features, self.objective.penalty
-        w, g = state.theta[:p], state.grad[:p]
-        first = min(self.objective.blocks.X.shape) // FIRST_SHARE
-        size = max(min(max(first, FIRST_SIZE[0]), FIRST_SIZE[1]), 2 * np.count_nonzero(w))
-        if penalty.smooth or p <= SMALL or 2 * size >= p:
-            return np.arange(p)
-        urgency = np.where(w != 0, np.inf, -g if penalty.positive else np.abs(g))
-        chosen = np.argpartition(urgency, p - size)[p - size :]
-        return np.sort(chosen[urgency[chosen] > NEAR * penalty.l1])
-
-    def _remodel(self, state, reselect):
-        """A new model at the iterate, of the same working set or another."""
-        features = self._select(state) if reselect else state.model.features
         state.model = quadratic.build(self._restricted(features), self._cut(state.theta, features), features)
 
     def _cut(self, theta, features):

@@ -114,11 +114,10 @@ def minimize(solver, theta, control, state=None):
             quality = -state.value if control.score is None else control.score(state.theta)
             if control.score is not None:
                 result.scores.append(float(quality))
-            if quality > best or result.n_iter == 1:
+            # of equal objectives the later iterate: near the optimum it has the smaller gradient
+            if quality > best or quality == best and control.score is None or result.n_iter == 1:
                 best, result.theta, result.optimality = quality, state.theta, float(state.optimality)
             status = _status(state, result, control, time.monotonic() - started)
-            if status == "converged" and control.score is None:  # an equal value may hide a worse gradient
-                result.theta, result.optimality = state.theta, float(state.optimality)
             if status:
                 result.status = status
                 break

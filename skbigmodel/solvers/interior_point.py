@@ -1,9 +1,9 @@
-"""A primal-dual interior point method for piecewise linear losses: the exact optimum in a dozen Newton systems.
+"""A primal-dual interior point method for piecewise linear losses: the exact optimum in a few Newton steps.
 
-The objective is a sum of pieces max(lo·e, hi·e), e = target - z, one or two for each row, plus l2/2·‖w‖². A coefficient's
-l1 penalty is a piece too, with z = w, and so is w >= 0: its multiplier cannot exceed the steepest gradient, so that an
-infinite wall and a steep enough slope have the same optimum. With a dual variable d for each piece, the optimality
-conditions are
+The objective is a sum of pieces max(lo·e, hi·e), e = target - z, one or two for each row, plus l2/2·‖w‖². A
+coefficient's l1 penalty is a piece too, with z = w, and so is w >= 0: its multiplier cannot exceed the
+steepest gradient, so that an infinite wall and a steep enough slope have the same optimum. With a dual
+variable d for each piece, the optimality conditions are
 
     Σ m·d·x = l2·w,    u - v = e,    u·(hi - d) = 0,    v·(d - lo) = 0,    u, v, hi - d, d - lo >= 0
 
@@ -11,12 +11,14 @@ Each iteration
 
 1. forms and factorises the Newton system of these conditions, (GᵀQG + D)·x = …, with a weight Q per row;
 2. predicts: the direction straight to the solution, and how far it can be followed;
-3. from that chooses the complementarity to aim at (Mehrotra), and less of the second-order term where the predictor was
-   stopped early (Colombo and Gondzio);
+3. from that chooses the complementarity to aim at (Mehrotra), and less of the second-order term where the
+   predictor was stopped early (Colombo and Gondzio);
 4. corrects: the direction actually taken, with the same factor, as far as the bounds let it;
-5. sets to zero the coefficients whose piece says so, and measures value, residual and duality gap at the new point.
+5. sets to zero the coefficients whose piece says so, and measures value, residual and duality gap at the new
+   point.
 
-Columns are seen in centred and scaled coordinates, so their units do not matter. For d within its bounds and any theta,
+Columns are seen in centred and scaled coordinates, so their units do not matter. For d within its bounds
+and any theta,
 
     F(theta) - F* <= Σ m·(max(lo·e, hi·e) - d·e) + residual·(theta* - theta)
 
@@ -24,11 +26,11 @@ so the gap is known and not guessed; theta* - theta is taken for the last direct
 
 References
 ----------
-S. Portnoy and R. Koenker, "The Gaussian hare and the Laplacian tortoise: computability of squared-error versus
-absolute-error estimators", Statist. Sci. 12 (1997);
+S. Portnoy and R. Koenker, "The Gaussian hare and the Laplacian tortoise: computability of squared-error
+versus absolute-error estimators", Statist. Sci. 12 (1997);
 S. Mehrotra, "On the implementation of a primal-dual interior point method", SIAM J. Optim. 2 (1992);
-M. Colombo and J. Gondzio, "Further development of multiple centrality correctors for interior point methods", Comput.
-Optim. Appl. 41 (2008).
+M. Colombo and J. Gondzio, "Further development of multiple centrality correctors for interior point
+methods", Comput. Optim. Appl. 41 (2008).
 """
 
 from dataclasses import dataclass
@@ -58,7 +60,7 @@ class State:
     value: float
     point: np.ndarray  # the parameters in the solver's coordinates
     rows: list  # Pieces of the rows
-    coefs: list  # Pieces of the coefficients: one or none
+    coefs: list  # Pieces of the coefficients: one or none of them
     residual: np.ndarray | None = None  # Σ m·d·x - l2·w in those coordinates
     optimality: float = np.inf
     gap: float = np.inf
@@ -85,7 +87,7 @@ class InteriorPoint:
     def __init__(self, objective, settings):
         self.objective, self.coordinates = objective, Coordinates(objective)
         blocks, p = objective.blocks, objective.n_features
-        self.m = np.full(blocks.n_rows, 1.0 / blocks.weight) if blocks.s is None else blocks.s / blocks.weight
+        self.m = (np.ones(blocks.n_rows) if blocks.s is None else blocks.s) / blocks.weight
         self.ridge = np.zeros(objective.n_params)
         self.ridge[:p] = objective.penalty.l2 * self.coordinates.scale[:p] ** 2
         self.pieces = pieces_of(objective.loss)
@@ -100,10 +102,10 @@ class InteriorPoint:
         """Why the optimum is out of reach, or ``None``."""
         return None if hasattr(objective.loss, "slopes") else "it takes piecewise linear losses only"
 
-    # -- the first point -----------------------------------------------------------------------------------------
+    # -- the first point -----------------------------------------------------------------------------------
 
     def init(self, theta):
-        """A point on the central path of the dual bounds, at ``theta`` or at the least-squares fit if that is better."""
+        """A point with equal complementarity, at ``theta`` or at the least-squares fit if that is better."""
         objective, p = self.objective, self.objective.n_features
         value, _ = objective.value_grad(theta)
         if not np.isfinite(value):
@@ -151,7 +153,7 @@ class InteriorPoint:
             hi = l1 + WALL * self.steepest / pieces.m if penalty.positive else l1
             passes.centre(pieces, -l1, hi, mu)
 
-    # -- the iteration -------------------------------------------------------------------------------------------
+    # -- the iteration -------------------------------------------------------------------------------------
 
     def advance(self, state):
         """One predictor-corrector step."""
@@ -213,7 +215,7 @@ class InteriorPoint:
         return 0.0
 
     def _settled(self, state, point):
-        """The point with exact zeros: of a coefficient and its dual variable, one is at a bound in the solution."""
+        """The point with exact zeros: in the end a coefficient is zero or its dual variable at a bound."""
         w = point[: self.objective.n_features]
         for pieces in state.coefs:
             inside = np.minimum(pieces.p, pieces.q) / (pieces.p + pieces.q)
@@ -222,10 +224,10 @@ class InteriorPoint:
             np.maximum(w, 0.0, out=w)
         return point
 
-    # -- what is known of a point --------------------------------------------------------------------------------
+    # -- what is known of a point --------------------------------------------------------------------------
 
     def _look(self, state):
-        """Set theta and e; return Σ m·d·x - l2·w (with the coefficients' pieces) in theta and the pieces' gap."""
+        """Set theta and e; return Σ m·d·x - l2·w, coefficients' pieces included, and the pieces' gap."""
         objective, p = self.objective, self.objective.n_features
         theta = state.theta = self.coordinates.leave(state.point)
         intercept = theta[-1] if objective.fit_intercept else 0.0

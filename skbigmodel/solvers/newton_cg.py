@@ -24,6 +24,7 @@ MAX_PRODUCTS = 500  # Hessian products per step
 METRIC_LIMIT = 1500  # parameters per output up to which a metric may be factorised
 SAMPLE_ROWS = 4  # per parameter, at least, in a metric's sample
 CHEAP_METRIC = 3.0  # passes
+HEAVY_AFTER = 6  # products in a step after which the heavy columns of sparse data are worth a factorisation
 
 
 @dataclass
@@ -54,6 +55,7 @@ class NewtonCG:
         n_rows, size = objective.blocks.n_rows, objective.metric_size
         self.sample_step = max(1, n_rows // max(SAMPLE_ROWS * size, 2000))
         self.metric_cost = objective.n_outputs * size / 24 / self.sample_step if size <= METRIC_LIMIT else np.inf
+        self.heavy = size > METRIC_LIMIT and objective.blocks.sparse and objective.n_outputs == 1
 
     def init(self, theta):
         """Evaluate the start."""
@@ -62,7 +64,10 @@ class NewtonCG:
 
     def _preconditioner(self, state, curvatures):
         """The kept metric; a new one where that is cheap or the last step was long; else the diagonal."""
-        if state.products > max(2 * self.metric_cost, 10) or self.metric_cost < CHEAP_METRIC:
+        if self.heavy:
+            if state.products > HEAVY_AFTER:
+                state.metric = self.objective.heavy_metric(curvatures)
+        elif state.products > max(2 * self.metric_cost, 10) or self.metric_cost < CHEAP_METRIC:
             step = self.sample_step
             sample = self.objective if step == 1 else self.objective.sample(step)
             state.metric = sample.metric(state.theta)

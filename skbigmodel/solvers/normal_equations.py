@@ -2,14 +2,14 @@
 
     (GᵀQG + D)·x = Gᵀg + r
 
-with G the rows in centred and scaled coordinates (and a column for the intercept), Q >= 0 a weight per row, D >= 0 a
-diagonal. Near the optimum Q spans many orders of magnitude; this is harmless to the direction (Wright), but the matrix
-may be singular to working precision, also because columns are collinear.
+with G the rows in centred and scaled coordinates (and a column for the intercept), Q >= 0 a weight per row,
+D >= 0 a diagonal. Near the optimum Q spans many orders of magnitude; this is harmless to the direction
+(Wright), but the matrix may be singular to working precision, also because columns are collinear.
 
 References
 ----------
-S. J. Wright, "Ill-conditioning and computational error in interior methods for nonlinear programming", SIAM J. Optim. 9
-(1998).
+S. J. Wright, "Ill-conditioning and computational error in interior methods for nonlinear programming",
+SIAM J. Optim. 9 (1998).
 """
 
 import numpy as np
@@ -118,21 +118,26 @@ def _gram(objective, coordinates, weights):
 
 
 class RowSystem:
-    """In the unknowns of the rows: for data with fewer rows than columns; parameters as :class:`ColumnSystem`.
+    """In the unknowns of the rows: for fewer rows than columns. Parameters as of :class:`ColumnSystem`.
 
-    With R² = Q, X the columns of the coefficients and t = g - QGx = R·a, the change of the rows' dual variables,
+    With R² = Q, X the columns of the coefficients and t = g - QGx = R·a, the change of the rows' dual
+    variables:
 
         (I + R·X·D⁻¹·Xᵀ·R)·a = R⁻¹·g - R·X·D⁻¹·r - R·b,    w = D⁻¹·(Xᵀt + r),    Σt = -r_b
 
-    Where D is zero, something small stands in for it: this shortens steps along which nothing changes. Under an l1 penalty
-    D tends to zero where a coefficient is free, and would be lost in rounding: conjugate gradients undo the same remedy.
+    Where D is zero, something small stands in for it: this shortens steps along which nothing changes.
+    Under an l1 penalty D tends to zero where a coefficient is free, and would be lost in rounding: there
+    the remedy is the same, and conjugate gradients undo it.
     """
 
     def __init__(self, objective, coordinates, weights, diagonal):
         blocks, p = objective.blocks, objective.n_features
         self.sparse, self.mean = blocks.sparse, coordinates.mean
         self.unit, self.unit_b = coordinates.scale[:p], coordinates.scale[p:]
-        self.X = blocks.X if blocks.sparse else np.concatenate([block.rows.X for block in blocks.blocks]) - self.mean
+        if blocks.sparse:
+            self.X = blocks.X
+        else:
+            self.X = np.concatenate([block.rows.X for block in blocks.blocks]) - self.mean
         Q = np.zeros(blocks.n_rows)
         weights(0, len(Q), Q)
         self.root, floor = np.sqrt(Q), PROXIMAL * Q.sum()
