@@ -197,6 +197,8 @@ class GradientEstimator(CallbackSupportMixin, BaseEstimator):
             "max_time": f"max_time={self.max_time} seconds were not enough: raise max_time.",
             "stalled": "no further progress is possible in floating-point arithmetic, although tol is not reached: "
             "raise tol or scale the features (for example with StandardScaler).",
+            "separable": "the classes can be told apart without error, at least some of them, so without a penalty "
+            "(C=inf) there is no optimum and the coefficients grow without bound. Set C to a finite number.",
             "interrupted": "the fit was interrupted; the best iterate so far is kept. A fit with warm_start=True goes "
             "on from it.",
         }

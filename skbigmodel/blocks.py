@@ -278,6 +278,8 @@ class _Slices(Sequence):
         return len(self.source.bounds) - 1
 
     def __getitem__(self, k):
+        if not 0 <= k < len(self):
+            raise IndexError(k)  # ends an iteration
         start, stop = (int(bound) for bound in self.source.bounds[k : k + 2])
         rows = as_rows(self.source.read(start, stop))
         return Block(rows, *self.source._targets(start, stop), start, stop)

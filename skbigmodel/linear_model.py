@@ -497,7 +497,10 @@ class GDLogisticClassifier(SparseCoefMixin, ClassifierMixin, GradientEstimator):
 
         watch = self._watcher(context, X, y, metadata, unpack)
         score = self._scorer(held_out, classes, unpack)
-        result, name = self._run(self._objective(blocks, len(classes)), theta, score, watch)
+        objective = self._objective(blocks, len(classes))
+        result, name = self._run(objective, theta, score, watch)
+        if np.isinf(self.C) and result.status == "converged" and _recedes(objective, result.theta):
+            result.status = "separable"
         vars(self).update(unpack(result.theta), solver_=name, class_weight_=of_class)
         self._keep_history([result])
         self.n_iter_ = np.array([result.n_iter], dtype=np.int32)  # as the twin has it
@@ -712,6 +715,20 @@ class GDLogisticClassifier(SparseCoefMixin, ClassifierMixin, GradientEstimator):
                                   class_weight=self.class_weight)
         names = ("coef_", "intercept_", "classes_", "n_features_in_", "feature_names_in_", "n_iter_")
         return copy_fitted(self, twin, names)
+
+
+def _recedes(objective, theta):
+    """Whether an unpenalised optimum lies at infinity: a Newton step still moves predictions there, near an optimum not."""
+    from .solvers.driver import Settings
+    from .solvers.newton_cg import NewtonCG
+
+    solver = NewtonCG(objective, Settings(tol=1e-8))
+    state = solver.init(theta)
+    s, weight = objective.blocks.s, objective.blocks.weight
+    if state.value * weight < np.log(2) * (1.0 if s is None else s[s > 0].min()):
+        return True  # so small a loss that every row is on its side: larger coefficients make it smaller still
+    solver.advance(state)
+    return objective.largest_change(state.theta - theta) > 0.1
 
 
 def _decide(z):

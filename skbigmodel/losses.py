@@ -265,7 +265,8 @@ class Logistic(NamedTuple):
     bend = 0.25
 
     def value(self, y, z):
-        return log1p_unit(exp(-abs(z))) + max(z, 0.0) - y * z
+        # the terms in z cancel exactly on the right side of a class, so that a tiny loss keeps its digits
+        return log1p_unit(exp(-abs(z))) + z * ((1.0 if z > 0.0 else 0.0) - y)
 
     def derivative(self, y, z):
         e = exp(-abs(z))

@@ -119,6 +119,16 @@ class LinearObjective(Objective):
         parts = (part / self.blocks.weight for part in (diagonal[:, None], cross[:, None], np.array([total])))
         return DiagonalMetric(*parts, self.penalty.l2, self.fit_intercept)
 
+    def largest_change(self, step):
+        """Largest change of a raw prediction that a step in theta makes."""
+
+        def of_block(block):
+            z = np.empty(len(block.y))
+            passes.decision(block.rows, step, self.fit_intercept, z)
+            return np.abs(z).max()
+
+        return max(self.blocks.map(of_block))
+
     def heavy_metric(self, curvatures):
         """The Hessian among the columns that weigh most in it, factorised, and its diagonal elsewhere.
 
@@ -167,7 +177,8 @@ def _cholesky(H):
     if not np.isfinite(np.diag(H)).all():
         raise NotFinite
     diagonal = np.diag(H).copy()
-    scale = np.maximum(diagonal, 1e-12 * max(diagonal.max(), 1e-300))
+    largest = diagonal.max()
+    scale = np.maximum(diagonal, 1e-12 * largest) if largest > 1e-200 else np.ones_like(diagonal)
     ridge = 0.0
     while True:
         A = H.copy()

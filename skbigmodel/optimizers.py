@@ -1,8 +1,8 @@
 """Optimizers: how a gradient becomes a step, for parameters that lie in one flat vector.
 
-Each class has ``step(theta, grad, moments, t, rate)``, which moves ``theta`` in place: ``moments`` of shape (n_moments,
-n_params) is its memory, zero at the start; ``t`` = 1, 2, … counts the steps; ``rate`` is the learning rate of this step.
-:class:`Schedule` gives that rate.
+Each class has ``step(theta, grad, moments, t, rate)``, which moves ``theta`` in place: ``moments`` of shape
+(n_moments, n_params) is its memory, zero at the start; ``t`` = 1, 2, … counts the steps; ``rate`` is the
+learning rate of this step. :class:`Schedule` gives that rate.
 """
 
 from typing import NamedTuple
@@ -30,8 +30,8 @@ class Sgd(NamedTuple):
 
     References
     ----------
-    I. Sutskever, J. Martens, G. Dahl and G. Hinton, "On the importance of initialization and momentum in deep learning",
-    ICML (2013).
+    I. Sutskever, J. Martens, G. Dahl and G. Hinton, "On the importance of initialization and momentum in
+    deep learning", ICML (2013).
 
     Examples
     --------
@@ -57,7 +57,8 @@ class Sgd(NamedTuple):
 class Adam(NamedTuple):
     """theta ← theta - rate·m̂/(√v̂ + epsilon), with bias-corrected running means m̂ of grad and v̂ of grad².
 
-    As in scikit-learn, the corrections are put into the rate, so that ``epsilon`` is compared with √v itself.
+    As in scikit-learn, the corrections are put into the rate, so that ``epsilon`` is compared with √v
+    itself.
 
     Parameters
     ----------
@@ -95,7 +96,8 @@ class Adam(NamedTuple):
         for j in range(theta.size):
             m[j] = self.beta_1 * m[j] + (1.0 - self.beta_1) * grad[j]
             v[j] = self.beta_2 * v[j] + (1.0 - self.beta_2) * grad[j] * grad[j]
-            theta[j] -= corrected * m[j] / (np.sqrt(v[j]) + self.epsilon) + rate * self.weight_decay * theta[j]
+            decay = rate * self.weight_decay * theta[j]
+            theta[j] -= corrected * m[j] / (np.sqrt(v[j]) + self.epsilon) + decay
 
 
 @method
@@ -118,7 +120,8 @@ class Schedule(NamedTuple):
 
     References
     ----------
-    L. Bottou, "Stochastic gradient descent tricks", in "Neural Networks: Tricks of the Trade", Springer (2012).
+    L. Bottou, "Stochastic gradient descent tricks", in "Neural Networks: Tricks of the Trade", Springer
+    (2012).
 
     Examples
     --------

@@ -1,8 +1,8 @@
 """Jitted passes of the stochastic solvers over one block of rows: epochs of mini-batch steps.
 
-Parameters are held as (n_outputs, n_features + 1): a row per output, its intercept last. The same epoch serves plain
-mini-batches and two kinds of variance reduction, which subtract from each row's gradient what it was at an earlier
-point and add the mean of those.
+Parameters are held as (n_outputs, n_features + 1): a row per output, its intercept last. The same epoch
+serves plain mini-batches and two kinds of variance reduction, which subtract from each row's gradient what
+it was at an earlier point and add the mean of those.
 """
 
 from typing import NamedTuple
@@ -15,7 +15,7 @@ from .optimizers import at, step
 from .penalties import prox
 from .rows import add, dot, n_rows
 
-# what Walk.counts holds: steps taken, rows in the batch being filled, rows left in the epoch, iterates in the sum
+# Walk.counts: steps taken, rows in the batch being filled, rows left in the epoch, iterates in the sum
 STEPS, ROWS_IN_BATCH, ROWS_LEFT, AVERAGED = range(4)
 
 
@@ -40,6 +40,7 @@ class Classes(NamedTuple):
     n_classes: int
 
     def slopes(self, y, z, out):
+        """out = softmax(z) - onehot(y), without overflow."""
         top, mass = z[0], 0.0
         for k in range(1, z.size):
             top = max(top, z[k])
@@ -70,8 +71,8 @@ class Plan(NamedTuple):
 class Anchor(NamedTuple):
     """The earlier point of variance reduction; empty arrays for plain mini-batches.
 
-    SVRG keeps ``theta`` and its gradient. SAGA keeps in ``table`` the slopes of each row when it was last visited,
-    and in ``grad`` their mean gradient.
+    SVRG keeps ``theta`` and its gradient. SAGA keeps in ``table`` the slopes of each row when it was last
+    visited, and in ``grad`` their mean gradient.
     """
 
     theta: np.ndarray  # (n_outputs, n_features + 1)
@@ -126,7 +127,7 @@ def fill_table(rows, y, head, theta, table):
 
 @jit
 def epoch(rows, y, s, head, plan, anchor, walk, key):
-    """Mini-batch steps over all rows in an order drawn from ``key``; a batch may begin in the block before."""
+    """Mini-batch steps over all rows, shuffled by ``key``; a batch may begin in the block before."""
     K, p, counts = walk.theta.shape[0], walk.theta.shape[1] - 1, walk.counts
     z, dz, old, move = np.empty(K), np.empty(K), np.zeros(K), np.empty(K * (p + 1))
     order = shuffled(n_rows(rows), key)
@@ -152,7 +153,7 @@ def epoch(rows, y, s, head, plan, anchor, walk, key):
 
 @jit
 def batch_gradient(plan, anchor, walk):
-    """Turn the batch's sum into an estimate of the gradient of the mean loss, and refresh SAGA's mean gradient."""
+    """Turn the batch's sum into an estimate of the mean loss's gradient; refresh SAGA's mean gradient."""
     share = 1.0 / (walk.counts[ROWS_IN_BATCH] * plan.weight)
     whole = 1.0 / (plan.n_rows * plan.weight)
     walk.counts[ROWS_IN_BATCH] = 0
@@ -169,7 +170,7 @@ def batch_gradient(plan, anchor, walk):
 
 @jit
 def take_step(plan, walk, move):
-    """One step of the optimizer in the coordinates u = w/scale, c = (b + mean·w)/scale₀; ``move`` is room for it."""
+    """One step in the coordinates u = w/scale, c = (b + mean·w)/scale₀; ``move`` is room for it."""
     K, p, counts, theta, grad = walk.theta.shape[0], plan.mean.size, walk.counts, walk.theta, walk.batch_grad
     rate = at(plan.schedule, counts[STEPS])
     counts[STEPS] += 1

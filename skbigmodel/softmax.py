@@ -117,6 +117,15 @@ class SoftmaxObjective(Objective):
         product[: self.n_coefs] += self.penalty.gradient(v[: self.n_coefs])
         return product
 
+    def largest_change(self, step):
+        """Largest change of the difference of two raw predictions of a row that a step in theta makes."""
+        W, b = self.unpack(step)
+
+        def of_block(block):
+            return max(np.ptp(Z, axis=1).max() for _, _, Z in self.predictions(block, W, b))
+
+        return max(self.blocks.map(of_block))
+
     def diagonal_metric(self, curvatures):
         """The diagonal of the Hessian in centred coordinates, as a metric."""
         offsets, p, K = self.blocks.positions, self.n_features, self.n_outputs

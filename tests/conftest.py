@@ -51,7 +51,7 @@ class Case(NamedTuple):
         return -1e3 * y if self.kind == "regressor" else y.max() - y
 
 
-_EXACT = {"tol": 1e-10, "max_iter": 100_000}
+_EXACT = {"tol": 1e-10, "max_iter": 10_000}
 CASES = {
     "R": Case(GDLinearRegressor, "regressor", {"alpha": 0.1, **_EXACT}),
     "L": Case(GDLogisticClassifier, "classifier", _EXACT),

@@ -90,7 +90,7 @@ def test_num_04_zero_penalty_regression(solver):
     X = rng.standard_normal((50, 3))
     y = X @ [1.0, -2.0, 0.5] + 3 + rng.standard_normal(50)
     expected = np.linalg.lstsq(np.column_stack([X, np.ones(50)]), y, rcond=None)[0]
-    params = {"alpha": 0.0, "solver": solver, "tol": 1e-8, "max_iter": 100_000, "random_state": 0}
+    params = {"alpha": 0.0, "solver": solver, "tol": 1e-8, "max_iter": 10_000, "random_state": 0}
     model = GDLinearRegressor(**params).fit(X, y)
     assert_allclose(np.append(model.coef_, model.intercept_), expected, rtol=1e-6)
     assert_array_equal(GDLinearRegressor(l1_ratio=0.7, **params).fit(X, y).coef_, model.coef_)
@@ -100,19 +100,19 @@ def test_num_04_zero_penalty_classification(solver):
     """NUM-04: C=inf is maximum likelihood for every solver, and the mixing of no penalty has no effect."""
     X, y = badly_scaled(50, np.ones(3), seed=5)
     w, b = newton_logistic(X, y, np.inf)
-    params = {"C": np.inf, "solver": solver, "tol": 1e-8, "max_iter": 100_000, "random_state": 0}
+    params = {"C": np.inf, "solver": solver, "tol": 1e-8, "max_iter": 10_000, "random_state": 0}
     model = GDLogisticClassifier(**params).fit(X, y)
     assert_allclose(np.append(model.coef_, model.intercept_), np.append(w, b), rtol=1e-5)
     assert_array_equal(GDLogisticClassifier(l1_ratio=0.7, **params).fit(X, y).coef_, model.coef_)
 
 
-@pytest.mark.parametrize("learning_rate", [0.01, 0.1, 0.3])
+@pytest.mark.parametrize("learning_rate", [0.1, 0.3, 0.5])
 def test_num_04_step_sizes_without_penalty(case, learning_rate):
     """NUM-04: a step size given by the user does not need a penalty either."""
     X, y = case.data(n=50, d=3)
     free = {"alpha": 0.0} if case.kind == "regressor" else {"C": np.inf}
     expected = case(solver="newton-cg", **free).fit(X, y)
-    model = case(solver="gd", learning_rate=learning_rate, **free).fit(X, y)
+    model = case(solver="gd", learning_rate=learning_rate, max_iter=100_000, **free).fit(X, y)
     assert_allclose(model.coef_, expected.coef_, rtol=1e-6)
     assert_allclose(model.intercept_, expected.intercept_, rtol=1e-6)
 
@@ -147,13 +147,13 @@ def test_num_08_large_constant_step(solver, layout):
 
 
 def test_num_08_bounded_gradients_with_a_large_step():
-    """NUM-08: the same for 3 classes, where the gradient is bounded but the steps are not."""
+    """NUM-08: without a penalty the gradient of 3 classes is bounded: long steps wander, and that is told."""
     rng = np.random.default_rng(0)
     X = rng.standard_normal((150, 4))
     y = np.digitize(X[:, 0] + rng.standard_normal(150), [-0.5, 0.5])
     with pytest.warns(ConvergenceWarning):
-        model = GDLogisticClassifier(solver="gd", learning_rate=1e3).fit(X, y)
-    assert np.isfinite(model.coef_).all() and np.isfinite(model.predict_proba(X)).all()
+        model = GDLogisticClassifier(C=np.inf, solver="gd", learning_rate=1e3).fit(X, y)
+    assert np.abs(model.coef_).max() < 1e4 and np.isfinite(model.predict_proba(X)).all()
 
 
 def test_num_08_noise_free_large_scale(solver):

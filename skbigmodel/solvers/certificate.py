@@ -1,10 +1,11 @@
-"""Whether a first-order method has arrived: the Newton decrement, measured where the gradient is already small.
+"""Whether a first-order method has arrived: the Newton decrement, measured where the gradient is already
+small.
 
-A small gradient says little where columns are nearly dependent: along a flat direction the objective can still fall
-far. So before an iterate is called the optimum, half of v·H⁻¹·v is worked out by conjugate gradients, with H the Hessian
-and v the smallest subgradient, over the coefficients that are free to move. That is what Newton's step would still gain,
-whatever the units of the columns, and it costs a few passes. The sum grows with each conjugate gradient, so a
-premature claim is refused after one or two.
+A small gradient says little where columns are nearly dependent: along a flat direction the objective can
+still fall far. So before an iterate is called the optimum, half of v·H⁻¹·v is worked out by conjugate
+gradients, with H the Hessian and v the smallest subgradient, over the coefficients that are free to move.
+That is what Newton's step would still gain, whatever the units of the columns, and it costs a few passes.
+The sum grows with each conjugate gradient, so a premature claim is refused after one or two.
 """
 
 from dataclasses import dataclass
@@ -41,7 +42,8 @@ class Iterate:
 def change_of_value(objective, state, theta, value, grad):
     """How much larger the objective is at ``theta`` than at the state's iterate.
 
-    Where rounding hides that, it comes from the two gradients: the mean slope along the step, exact for a parabola.
+    Where rounding hides that, it comes from the two gradients: the mean slope along the step, exact for a
+    parabola.
     """
     difference = value - state.value
     if not abs(difference) <= HIDDEN * abs(state.value):
@@ -85,7 +87,7 @@ class Certificate:
             state.gap = 0.0
 
     def _watch_progress(self, state):
-        """Rounding is in the way when a method that chooses its own steps improves neither value nor optimality."""
+        """A method that chooses its own steps and improves nothing any more is stopped by rounding."""
         now = state.value, state.optimality
         if now[0] < state.lowest[0] or now[1] < state.lowest[1]:
             state.lowest, state.improved = tuple(map(min, now, state.lowest)), state.count
@@ -109,7 +111,7 @@ class Certificate:
                 break
             Hd = np.where(free, product(d), 0.0)
             curvature = float(d @ Hd)
-            if curvature <= 1e-14 * float(d @ d):  # flat to working precision: nothing to gain that can be seen
+            if curvature <= 1e-14 * float(d @ d):  # flat to working precision: no gain can be seen
                 break
             step = rho / curvature
             gains.append(0.5 * step * rho)

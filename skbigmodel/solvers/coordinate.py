@@ -25,6 +25,7 @@ from .. import passes_coordinate as passes
 from ..blocks import MAX_BLOCKS, ArrayBlocks
 from ..objective import LinearObjective
 from ..passes_linear import add_weighted
+from ..validation import as_float
 from . import quadratic
 from .driver import gap_tolerance
 from .newton import ARMIJO, MAX_HALVINGS, Newton
@@ -32,10 +33,11 @@ from .newton import ARMIJO, MAX_HALVINGS, Newton
 FIRST_SIZE = 100, 200  # features in the first working set, at least and ...
 FIRST_SHARE = 20  # ... at most, if the data have this many times as many rows and columns
 SMALL = 150  # features up to which all of them are always in
-NEAR = 1.0  # a gradient that close to violating the conditions makes a feature worth having
-BLAS_GAIN = 24.0  # multiplications on BLAS in the time of one in a pass
+NEAR = 0.97  # a gradient that close to violating the conditions makes a feature worth having
+SCALING_COST, BLAS_GAIN = 4.0, 80.0  # of a dense model: passes over its columns, and products in the time of one
 PAIR_COST = 0.2  # of a product of two entries of a sparse row, in passes per entry
 BLOCK_ENTRIES = 1 << 16  # of a working set's columns that are worth a block of their own
+SATURATED = 1e-10  # mean curvature at a given start below which zero is the better start
 IDLE_LIMIT = 3  # iterations without any progress after which rounding must be the reason
 
 
@@ -66,7 +68,13 @@ class FewBlocks(ArrayBlocks):
 def take_columns(blocks, features):
     """Some columns of the rows of a source, as an array or CSR matrix."""
     if not blocks.sparse:
-        return np.concatenate(blocks.map(lambda block: np.take(block.rows.X, features, axis=1)))
+        X = np.empty((blocks.n_rows, features.size), as_float(blocks.X.dtype))
+
+        def take(block):
+            np.take(block.rows.X, features, axis=1, out=X[block.start : block.stop], mode="clip")
+
+        blocks.map(take)
+        return X
     place = np.full(blocks.n_features, -1, np.int32)
     place[features] = np.arange(features.size)
     parts = blocks.map(lambda block: passes.take_sparse(block.rows, place))
@@ -101,17 +109,23 @@ class CoordinateDescent:
 
     def init(self, theta):
         """Evaluate the start; where it is zero, one with a better intercept or the optimum of a sample."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            state = self._start(theta)
+        if theta.any() and not (state.model is not None and state.model.total > SATURATED):
+            state = self._start(np.zeros_like(theta))
+        return state
+
+    def _start(self, theta):
         p = self.objective.n_features
         if p <= SMALL:
             theta = self._sample_optimum(theta)
         elif self.objective.fit_intercept and not theta[:p].any():
             theta = self._null_optimum(theta)
-        value, grad = self.objective.value_grad(theta)
-        state = State(theta, value, grad)
-        if not np.isfinite(value):
+        state = State(theta, *self.objective.value_grad(theta))
+        if np.isfinite(state.value):
+            self._plan(state)
+        else:
             state.optimality = np.nan
-            return state
-        self._plan(state)
         return state
 
     def advance(self, state):
@@ -160,6 +174,7 @@ class CoordinateDescent:
             return 0.0
 
         def gradient():
+            objective.n_passes += 1
             grad = blocks.total(block_sum, theta.size)[1]
             if fit_intercept:
                 grad[-1] = slopes.sum()
@@ -243,9 +258,10 @@ class CoordinateDescent:
         features, pull = model.features, float(state.grad[-1]) if self.objective.fit_intercept else 0.0
         w, G = state.theta[features], state.grad[features] - pull * model.means
         X = None if model.H.size else self._restricted(features).blocks.X
-        goal = 0.01 * gap_tolerance(self.settings.tol) * abs(state.value)
-        if not self.quadratic:
-            goal = max(goal, 1e-3 * min(state.gap, abs(state.value)) * min(state.gap / abs(state.value), 1.0))
+        scale = max(abs(state.value), 1e-300)
+        goal = 0.01 * min(gap_tolerance(self.settings.tol) * scale, state.gap)
+        if not self.quadratic:  # the error of the model itself is of second order in what is left
+            goal = max(goal, 1e-3 * scale * min(state.gap / scale, 1.0) ** 2)
         best, gain, left = quadratic.problem(model, w, G, self.objective.penalty, X).minimize(goal)
         state.step = np.zeros(state.theta.size)
         state.step[features] = best - w
@@ -261,13 +277,16 @@ class CoordinateDescent:
         if blocks.sparse:
             lengths = np.diff(self._restricted(model.features).blocks.X.indptr).astype(np.float64)
             return PAIR_COST * float((lengths**2).sum()) / blocks.n_entries
-        return model.features.size**2 / (BLAS_GAIN * self.objective.n_features)
+        k = model.features.size
+        return k / self.objective.n_features * (SCALING_COST + k / BLAS_GAIN)
 
     def _worth_a_model(self, state, before):
         """Whether the passes to go at the present rate outnumber those with a new model."""
         goal = gap_tolerance(self.settings.tol) * abs(state.value)
-        if self.quadratic or not state.gap > goal:
+        if self.quadratic:
             return False
+        if not state.gap > goal > 0:
+            return state.optimality > self.settings.tol
         rate = np.log(min(state.gap / before, 0.999)) if before > 0 else -1.0
         return np.log(goal / state.gap) / rate > self._model_cost(state.model) + 2
 

@@ -4,8 +4,8 @@ With column means m and spreads d⁻¹ the parameters theta = (w, b) are written
 
     u = w / d,    c = (b + m·w) / d₀,
 
-an invertible linear map, so that the function and its minimum are the same: nothing is done to X, and a penalty or sign
-constraint still acts on each coefficient separately. Models without an intercept keep m = 0.
+an invertible linear map, so that the function and its minimum are the same: nothing is done to X, and a
+penalty or sign constraint still acts on each coefficient separately. Models without an intercept keep m = 0.
 """
 
 import numpy as np
@@ -86,13 +86,18 @@ class Coordinates:
             g[: self.n_coefs].reshape(-1, self.K)[...] -= np.outer(self.mean, grad[self.n_coefs :])
         return g * self.scale
 
-    def curvature_along(self, theta, g):
-        """Second derivative along the gradient ``g`` (in these coordinates); 1 where there is none to be seen."""
-        if not g.any():
-            return 1.0
-        probe = -PROBE * g / np.sqrt(g @ g)
-        change = self.pull(self.objective.value_grad(theta + self.leave(probe))[1]) - g
-        met = float(probe @ change) / PROBE**2
+    def curvature_near(self, theta, g):
+        """A large second derivative: two steps of the power method from the gradient ``g`` in (u, c).
+
+        1 where there is none to be seen.
+        """
+        met, direction = 0.0, g
+        for _ in range(2):
+            if not direction.any():
+                break
+            probe = -PROBE * direction / np.sqrt(direction @ direction)
+            direction = self.pull(self.objective.value_grad(theta + self.leave(probe))[1]) - g
+            met = max(met, float(probe @ direction) / PROBE**2)
         return met if np.isfinite(met) and met > 1e-12 else 1.0
 
     def prox(self, u, step):

@@ -79,9 +79,22 @@ def gap_tolerance(tol):
     return max(1e-5 * tol, 4e-16)
 
 
-def is_converged(state, tol):
+class Rounding(NamedTuple):
+    """What cannot be told from zero, of the optimality and of the value: set by the sums at the start."""
+
+    optimality: float = 0.0
+    value: float = 0.0
+
+
+def rounding_at(state):
+    """Rounding errors of sums as large as those at the start; infinite for a direct solver, which has no start."""
+    return Rounding(1e-13 * state.optimality, 1e-15 * abs(state.value))
+
+
+def is_converged(state, tol, rounding=Rounding()):
     """The twin's test on the gradient, and the scale-free one."""
-    return state.optimality <= tol and state.gap <= gap_tolerance(tol) * max(abs(state.value), 1e-300)
+    gap = max(gap_tolerance(tol) * abs(state.value), rounding.value)
+    return state.optimality <= max(tol, rounding.optimality) and state.gap <= gap
 
 
 def minimize(solver, theta, control, state=None):
@@ -92,6 +105,11 @@ def minimize(solver, theta, control, state=None):
     ValueError
         If the objective is not finite any more: the message names the iteration.
     """
+    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is met by the tests below
+        return _iterate(solver, theta, control, state)
+
+
+def _iterate(solver, theta, control, state):
     started, result = time.monotonic(), Result(theta, 0)
     best = -np.inf
     try:
@@ -99,6 +117,7 @@ def minimize(solver, theta, control, state=None):
         if np.isnan(state.optimality):
             raise NotFinite
         result.state, result.optimality = state, state.optimality
+        rounding = rounding_at(state)
         if _reached(control.loss_threshold, state.value):
             result.theta, result.status, result.curve = state.theta, "loss_threshold", [state.value]
             return result
@@ -117,7 +136,9 @@ def minimize(solver, theta, control, state=None):
             # of equal objectives the later iterate: near the optimum it has the smaller gradient
             if quality > best or quality == best and control.score is None or result.n_iter == 1:
                 best, result.theta, result.optimality = quality, state.theta, float(state.optimality)
-            status = _status(state, result, control, time.monotonic() - started)
+            status = _status(state, result, control, rounding, time.monotonic() - started)
+            if status == "converged" and control.score is None:  # though its value may be above by rounding
+                result.theta, result.optimality = state.theta, float(state.optimality)
             if status:
                 result.status = status
                 break
@@ -130,7 +151,7 @@ def _reached(threshold, value):
     return threshold is not None and value <= threshold
 
 
-def _status(state, result, control, seconds):
+def _status(state, result, control, rounding, seconds):
     """Why to stop now; None to go on. A callback hears of every iteration."""
     if control.watch is not None and control.watch(result.n_iter, state):
         return "callback"
@@ -140,7 +161,7 @@ def _status(state, result, control, seconds):
         waited = len(result.scores) - 1 - int(np.argmax(result.scores))
         if waited >= control.n_iter_no_change:
             return "early_stopping"
-    if is_converged(state, control.tol):
+    if is_converged(state, control.tol, rounding):
         return "converged"
     if getattr(state, "stalled", False):
         return "stalled"

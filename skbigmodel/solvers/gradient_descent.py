@@ -1,19 +1,19 @@
 """Gradient descent with the whole gradient.
 
-With a number as learning rate it is the textbook's loop, theta ← theta - learning_rate·∇F(theta). With "auto" it finds
-its own steps, in coordinates in which the columns' units do not matter:
+With a number as learning rate it is the textbook's loop, theta ← theta - learning_rate·∇F(theta). With
+"auto" it finds its own steps, in coordinates in which the columns' units do not matter:
 
-1. The length of a step is that of Barzilai and Borwein: the inverse of the curvature that the last step met, of its two
-   estimates the shorter where they differ much (which steers towards the directions that are still unsolved).
+1. The length of a step is that of Barzilai and Borwein: the inverse of the curvature that the last step met,
+   of its two estimates the shorter where they differ much (which steers towards the directions that are
+   still unsolved).
 2. It is halved until the objective falls below the largest of its last few values.
 
 References
 ----------
 J. Barzilai and J. M. Borwein, "Two-point step size gradient methods", IMA J. Numer. Anal. 8 (1988);
-L. Grippo, F. Lampariello and S. Lucidi, "A nonmonotone line search technique for Newton's method", SIAM J. Numer. Anal.
-23 (1986);
-G. Frassoldati, L. Zanni and G. Zanghirati, "New adaptive stepsize selections in gradient methods", J. Ind. Manag. Optim.
-4 (2008).
+L. Grippo, F. Lampariello and S. Lucidi, "A nonmonotone line search technique for Newton's method", SIAM J.
+Numer. Anal. 23 (1986); G. Frassoldati, L. Zanni and G. Zanghirati, "New adaptive stepsize selections in
+gradient methods", J. Ind. Manag. Optim. 4 (2008).
 """
 
 from dataclasses import dataclass, field

@@ -1,11 +1,13 @@
-"""L-BFGS: the inverse Hessian as the last ten steps tell it, in coordinates that do not depend on the columns' units.
+"""L-BFGS: the inverse Hessian as the last ten steps tell it, in coordinates that do not depend on the
+columns' units.
 
 The step length satisfies the weak Wolfe conditions, so that each step meets a positive curvature.
 
 References
 ----------
-D. C. Liu and J. Nocedal, "On the limited memory BFGS method for large scale optimization", Math. Program. 45 (1989);
-A. S. Lewis and M. L. Overton, "Nonsmooth optimization via quasi-Newton methods", Math. Program. 141 (2013), for the search.
+D. C. Liu and J. Nocedal, "On the limited memory BFGS method for large scale optimization", Math. Program. 45
+(1989); A. S. Lewis and M. L. Overton, "Nonsmooth optimization via quasi-Newton methods", Math. Program. 141
+(2013), for the search.
 """
 
 from dataclasses import dataclass
@@ -21,7 +23,7 @@ WOLFE = 0.9  # share of the slope that a step must take away
 
 @dataclass
 class State(Iterate):
-    """Iterate, and differences (at most MEMORY, n_params) of iterates and gradients in the coordinates of the steps."""
+    """Iterate, and (at most MEMORY, n_params) differences of iterates and gradients in ``Coordinates``."""
 
     steps: np.ndarray | None = None
     changes: np.ndarray | None = None
@@ -100,5 +102,6 @@ class LBFGS:
             if high - low <= 1e-12 * high:
                 break
             top = min(high, 10.0 * max(t, low))
-            t = min(max(guess, low + 0.1 * (top - low)), low + (0.9 if np.isfinite(high) else 1.0) * (top - low))
+            nearest, farthest = (0.1, 0.9) if np.isfinite(high) else (0.1, 1.0)
+            t = min(max(guess, low + nearest * (top - low)), low + farthest * (top - low))
         return best

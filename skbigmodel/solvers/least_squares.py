@@ -28,6 +28,8 @@ from ..objective import CHUNK_BYTES
 
 SAFE = 1e-3  # reciprocal condition of the Gram matrix above which Cholesky needs no refinement
 SINGULAR = 1e-9  # below: orthogonal factorisation
+ROUNDING = 1e-14  # a relative rise of the value that may be rounding: the step is good all the same
+LARGE = 1e150  # numbers whose squares, summed, overflow
 MAX_REFINEMENTS = 4
 SMALL = 200  # columns up to which a small matrix is no cost, however few the rows
 
@@ -202,7 +204,7 @@ class LeastSquares:
             step = self._with_intercept(w, -grad[-1] - self._centre @ w)
             new_value, new_grad = self.objective.value_grad(theta + step)
             gain = 0.5 * abs(grad @ step)
-            if not new_value <= value:
+            if not new_value <= value * (1 + ROUNDING):
                 break
             theta, value, grad = theta + step, new_value, new_grad
             if gain <= 1e-15 * abs(value):
@@ -225,7 +227,7 @@ class LeastSquares:
                 B *= np.sqrt(block.s[rows] if len(block.s) > 1 else block.s)[:, None]
                 R = np.vstack([R, B])
                 R = la.qr(R, mode="r", overwrite_a=True, check_finite=False)[0][: p + 1] if len(R) > p + 1 else R
-        if not np.isfinite(R).all():
+        if not np.abs(R).max(initial=0.0) < LARGE:
             raise NotFinite
         A, b = R[:, :p], R[:, p]
         w = ridge(A, b, self.l2 * blocks.weight) if self.l2 > 0 else minimum_norm(A, b)
@@ -270,6 +272,7 @@ class LeastSquares:
 def ridge(A, b, strength):
     """argmin ‖A·x - b‖² + strength·‖x‖² by the singular value decomposition: exact for any strength > 0."""
     U, sigma, Vt = la.svd(A, full_matrices=False, check_finite=False)
+    sigma[sigma <= max(A.shape) * np.finfo(np.float64).eps * sigma.max(initial=0.0)] = 0.0  # not to magnify rounding
     return Vt.T @ (sigma / (sigma * sigma + strength) * (U.T @ b))
 
 

@@ -1,19 +1,22 @@
 """Mini-batch descent: one iteration is one epoch, a pass over all rows in a shuffled order.
 
-With a number as learning rate these are the plain methods: a step of constant rate along the gradient of each batch. They
-end up wandering about the optimum, at a distance that the rate sets. With "auto" they arrive:
+With a number as learning rate these are the plain methods: a step of constant rate along the gradient of
+each batch. They end up wandering about the optimum, at a distance that the rate sets. With "auto" they
+arrive:
 
-1. The gradient of a batch is corrected by the same rows' gradient at the start of the epoch, of which the mean over all
-   rows is known (stochastic variance reduced gradient). The noise so vanishes at the optimum.
+1. The gradient of a batch is corrected by the same rows' gradient at the start of the epoch, of which the
+   mean over all rows is known (stochastic variance reduced gradient). The noise so vanishes at the optimum.
 2. Steps are taken in coordinates in which the columns' units do not matter.
-3. An epoch that raises the objective is undone and repeated with a smaller rate; after a good one the rate grows.
+3. An epoch that raises the objective is undone and repeated with a smaller rate; after a good one the rate
+   grows.
 
 A stream (:meth:`MiniBatch.stream`) takes plain steps of a falling rate, since no row comes back.
 
 References
 ----------
-R. Johnson and T. Zhang, "Accelerating stochastic gradient descent using predictive variance reduction", NIPS (2013);
-B. T. Polyak and A. B. Juditsky, "Acceleration of stochastic approximation by averaging", SIAM J. Control Optim. 30 (1992).
+R. Johnson and T. Zhang, "Accelerating stochastic gradient descent using predictive variance reduction", NIPS
+(2013); B. T. Polyak and A. B. Juditsky, "Acceleration of stochastic approximation by averaging", SIAM J.
+Control Optim. 30 (1992).
 """
 
 from dataclasses import dataclass
@@ -22,7 +25,7 @@ import numpy as np
 
 from .. import optimizers
 from ..optimizers import Schedule
-from ..passes_stochastic import AVERAGED, ROWS_LEFT, STEPS, Anchor, Classes, OneOutput, Plan, Walk, epoch, shuffled
+from ..passes_stochastic import AVERAGED, STEPS, Anchor, Classes, OneOutput, Plan, Walk, epoch, shuffled
 from .certificate import Certificate, Iterate, change_of_value
 from .coordinates import Coordinates
 
@@ -32,7 +35,7 @@ MAX_REJECTIONS = 60
 
 
 def default_batch_size(blocks):
-    """Few enough rows for many steps per epoch, enough for a step, which touches all columns, to cost no more than they."""
+    """Few rows for many steps per epoch; on sparse data enough to pay for a step of all columns."""
     size = min(MAX_BATCH, max(1, blocks.n_rows // MIN_STEPS))
     per_row = max(1.0, blocks.n_entries / blocks.n_rows)
     return int(min(max(size, blocks.n_features / per_row), blocks.n_rows)) if blocks.sparse else size
@@ -83,7 +86,7 @@ class MiniBatch:
         state = State(theta, value, grad, last=theta, moments=self.no_moments(), total=np.zeros(self.shape))
         if self.auto:
             g = self.coordinates.pull(grad)
-            state.rate = self.first_rate(g, self.coordinates.curvature_along(theta, g))
+            state.rate = self.first_rate(g, self.coordinates.curvature_near(theta, g))
         self.certificate.judge(state)
         return state
 
@@ -103,8 +106,8 @@ class MiniBatch:
         if self.auto:
             self._advance_anchored(state)
             return
-        walk = self.walk(state, self.plan(self.coordinates, Schedule(self.settings.learning_rate)), self.no_anchor())
-        self.keep_walk(state, walk)
+        plan = self.plan(self.coordinates, Schedule(self.settings.learning_rate))
+        self.keep_walk(state, self.walk(state, plan, self.no_anchor()))
         state.theta = self.mean_iterate(state)
         with np.errstate(over="ignore", invalid="ignore"):
             state.value, state.grad = self.objective.value_grad(state.theta)
@@ -129,7 +132,7 @@ class MiniBatch:
         self._keep_anchor(state, anchor)
         self.certificate.judge(state)
 
-    # -- an epoch ------------------------------------------------------------------------------------------------
+    # -- an epoch -----------------------------------------------------------------------------------------
 
     def plan(self, at, schedule, weight=None):
         objective, blocks, penalty = self.objective, self.blocks, self.objective.penalty
@@ -154,7 +157,8 @@ class MiniBatch:
         return walk
 
     def keep_walk(self, state, walk):
-        state.last, state.moments, state.steps = self._flat(walk.theta), walk.moments, int(walk.counts[STEPS])
+        state.last, state.moments = self._flat(walk.theta), walk.moments
+        state.steps = int(walk.counts[STEPS])
         if self.settings.average and state.count >= int(self.settings.average):
             state.total = state.total + walk.total
             state.averaged += int(walk.counts[AVERAGED])
@@ -182,7 +186,7 @@ class MiniBatch:
         return grad
 
     def _matrix(self, theta):
-        """(n_outputs, n_features + 1) of a flat parameter vector; without an intercept the last column is 0."""
+        """(n_outputs, n_features + 1) of a flat vector; the last column is 0 without an intercept."""
         rows = theta.reshape(-1, self.shape[0])
         matrix = np.zeros(self.shape)
         matrix[:, : len(rows)] = rows.T
@@ -205,12 +209,12 @@ class SGD(MiniBatch):
 
     @staticmethod
     def stream_rate(value, curvature, noise):
-        """Half of what curvature and noise allow."""
-        return 0.5 / (curvature * (1.0 + noise))
+        """An eighth of the best step along the gradient, less where batches are noisy."""
+        return 0.125 / (curvature * (1.0 + noise))
 
 
 class Adam(MiniBatch):
-    """Smooth objectives. Adam's steps have the length of the rate, so that falls with the distance that is left."""
+    """Smooth objectives. Steps are as long as the rate, so that falls with the distance that is left."""
 
     name = "adam"
     optimizer = optimizers.Adam()

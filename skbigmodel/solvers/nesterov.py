@@ -6,18 +6,17 @@ With L the largest curvature met so far, g the gradient at x, and t the clock of
 2. z⁺ = y⁺ + (t - 1)/t⁺·(y⁺ - y) + t/t⁺·(y⁺ - x) + (t - 1)/(L·γ·t⁺)·(z - x)
 3. x⁺ = prox(z⁺) with step γ⁺
 
-so that one gradient per iteration is taken, at the iterate itself. The momentum starts anew when it points uphill, when
-the objective rises (that step is not taken), and when a larger curvature is met. All this happens in coordinates in
-which the columns' units do not matter.
+so that one gradient per iteration is taken, at the iterate itself. The momentum starts anew when it points
+uphill, when the objective rises (that step is not taken), and when a larger curvature is met. All this
+happens in coordinates in which the columns' units do not matter.
 
 References
 ----------
-A. Beck and M. Teboulle, "A fast iterative shrinkage-thresholding algorithm for linear inverse problems", SIAM J. Imaging
-Sci. 2 (2009);
-D. Kim and J. A. Fessler, "Adaptive restart of the optimized gradient method for convex optimization", J. Optim. Theory
-Appl. 178 (2018);
-A. B. Taylor, J. M. Hendrickx and F. Glineur, "Exact worst-case performance of first-order methods for composite convex
-optimization", SIAM J. Optim. 27 (2017).
+A. Beck and M. Teboulle, "A fast iterative shrinkage-thresholding algorithm for linear inverse problems",
+SIAM J. Imaging Sci. 2 (2009); D. Kim and J. A. Fessler, "Adaptive restart of the optimized gradient method
+for convex optimization", J. Optim. Theory Appl. 178 (2018); A. B. Taylor, J. M. Hendrickx and F. Glineur,
+"Exact worst-case performance of first-order methods for composite convex optimization", SIAM J. Optim. 27
+(2017).
 """
 
 from dataclasses import dataclass
@@ -68,7 +67,7 @@ class Nesterov:
         if self.fixed:
             state.L = 1.0 / self.settings.learning_rate
         else:
-            state.L = MARGIN * self.coordinates.curvature_along(theta, self.coordinates.pull(grad))
+            state.L = MARGIN * self.coordinates.curvature_near(theta, self.coordinates.pull(grad))
         self._restart(state)
         self.certificate.judge(state)
         return state
@@ -114,8 +113,10 @@ class Nesterov:
             return {"x": x, "y": x, "z": x, "target": x, "t": 1.0, "gamma": 1.0 / L}
         t_next = 0.5 * (np.sqrt(4.0 * t * t + 1.0) + 1.0)
         gamma = (2.0 * t + t_next - 1.0) / (L * t_next)
-        z = y + ((t - 1.0) * (y - state.y) + t * (y - x) + (t - 1.0) / (L * state.gamma) * (state.z - x)) / t_next
-        return {"x": self.coordinates.prox(z, gamma), "y": y, "z": z, "target": target, "t": t_next, "gamma": gamma}
+        drift = (t - 1.0) * (y - state.y) + t * (y - x) + (t - 1.0) / (L * state.gamma) * (state.z - x)
+        z = y + drift / t_next
+        x = self.coordinates.prox(z, gamma)
+        return {"x": x, "y": y, "z": z, "target": target, "t": t_next, "gamma": gamma}
 
     @staticmethod
     def _meet_curvature(state, step, change):

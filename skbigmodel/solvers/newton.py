@@ -109,7 +109,7 @@ class Newton:
         """One iteration."""
         theta, value, grad = self._search(state)
         if value is None:
-            state.stalled = True
+            state.stalled = not restart(self, state)
             return
         step, change, before = theta - state.theta, grad - state.grad, state.gap
         if step @ change > 1e-12 * abs(grad @ step) + 1e-300:
@@ -142,6 +142,15 @@ class Newton:
             return False
         rate = np.log(min(state.gap / before, 0.999)) if before > 0 else -1.0
         return np.log(goal / state.gap) / rate > self.hessian_cost + 2
+
+
+def restart(solver, state):
+    """Begin again at zero if the objective is lower there, as from a far start whose curvature vanishes."""
+    fresh = solver.init(np.zeros_like(state.theta))
+    if not fresh.value < state.value:
+        return False
+    vars(state).update(vars(fresh))
+    return True
 
 
 def two_loop(grad, steps, changes, solve):

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .driver import gap_tolerance
-from .newton import ARMIJO, MAX_HALVINGS, Newton
+from .newton import ARMIJO, MAX_HALVINGS, Newton, restart
 
 MAX_PRODUCTS = 500  # Hessian products per step
 METRIC_LIMIT = 1500  # parameters per output up to which a metric may be factorised
@@ -87,7 +87,7 @@ class NewtonCG:
         )
         found = self._search(state, model.direction)
         if found is None:
-            state.stalled = True
+            state.stalled = not restart(self, state)
             return
         state.theta, state.value, state.grad = found
         state.products = model.products

@@ -15,12 +15,13 @@ from scipy.linalg.lapack import dposv
 from .. import passes_linear as passes
 from ..blocks import NotFinite
 from ..objective import CholeskyMetric, weighted_gram
-from ..passes_coordinate import column_epochs, gram_epochs
+from ..passes_coordinate import centred_gram, column_epochs, gram_epochs
 from ..rows import as_rows
 from .newton_cg import conjugate_gradients
 
 GRAM_LIMIT = 2000  # features up to which the matrix of the model is formed
-MAX_TURNS = 60
+MAX_FACES = 3, 20  # Newton steps in a turn, and for ...
+SMALL_FACE = 64  # ... so few coefficients that they cost nothing
 SPREAD = {False: 1e-24, True: 1e-13}  # (not sparse, sparse): a variance that small relative to the square is rounding
 FACE_SHARE = 0.1  # accuracy of conjugate gradients relative to the gradient
 
@@ -62,19 +63,14 @@ def _gram_model(objective, theta, features):
         passes.curvature_weights(block.rows, block.y, block.s, loss, theta, fit_intercept, start, stop, d)
 
     H = weighted_gram(blocks, weights, shift, True)
-    H /= blocks.weight
-    total, means = max(H[k, k], 1e-300), np.zeros(k)
-    H, cross = H[:k, :k], H[k, :k]
-    if blocks.sparse:
-        H = np.tril(H) + np.tril(H, -1).T
-    if fit_intercept:
-        means = cross / total
-        H = H - total * np.outer(means, means)
-        means = means + shift
+    total = max(float(H[k, k]), 1e-300)
+    means = H[k, :k] / total if fit_intercept else np.zeros(k)
+    H = centred_gram(H, blocks.sparse, means, blocks.weight)  # entries of a sparse row may come in any order
+    total, means = total / blocks.weight, means + shift
     diag = _finish(objective, H.diagonal(), means, total)
     H[diag == 0], H[:, diag == 0] = 0.0, 0.0
     H[np.diag_indices(k)] = diag
-    return Model(features, means, total, diag, np.ascontiguousarray(H), np.empty(0))
+    return Model(features, means, total, diag, H, np.empty(0))
 
 
 def _column_model(objective, theta, features):
@@ -108,42 +104,42 @@ class _Problem:
     def minimize(self, goal):
         """(coefficients, what they gain, what is left to gain): about ``goal`` or less is left."""
         left = 0.0
-        for _ in range(MAX_TURNS):
+        for _ in range(self.max_turns):
             left = self.sweep(5 + np.count_nonzero(self.w) // 20, goal)
             if left <= goal:
                 break
-            self._face_step(goal)
+            self._face_steps(goal)
         delta, G = self.w - self.start, 0.5 * (self.G0 + self.gradient())
         gains = delta * G + self.l1 * (np.abs(self.w) - np.abs(self.start))
         return self.w, -float(gains.sum()), left
 
-    def _face_step(self, goal):
-        """Newton's step for the coefficients that are not zero, up to the first change of a sign."""
-        free = np.flatnonzero((self.model.diag > 0) & (self.smooth | (self.w != 0)))
-        if not free.size:
-            return
-        w = self.w[free]
-        step = self.solve(free, -(self.gradient()[free] + self.l1 * np.sign(w)), goal)
-        t = 1.0
-        if not self.smooth:
-            reach = np.divide(-w, step, out=np.full(free.size, np.inf), where=step * w < 0)
+    def _face_steps(self, goal):
+        """Newton's steps for the coefficients that are not zero, each up to the first change of a sign."""
+        for k in range(MAX_FACES[1]):
+            free = np.flatnonzero((self.model.diag > 0) & (self.smooth | (self.w != 0)))
+            if not free.size or k >= MAX_FACES[free.size <= SMALL_FACE]:
+                return
+            w = self.w[free]
+            step = self.solve(free, -(self.gradient()[free] + self.l1 * np.sign(w)), goal)
+            reach = np.divide(-w, step, out=np.full(free.size, np.inf), where=(step * w < 0) & (not self.smooth))
             t = min(1.0, reach.min())
-        moved = w + t * step
-        if t < 1.0:
-            moved[reach <= t] = 0.0
-        self.move(free, moved - w)
-        self.w[free] = moved
+            moved = w + t * step
+            if t < 1.0:
+                moved[reach <= t] = 0.0
+            self.move(free, moved - w)
+            self.w[free] = moved
+            if t == 1.0:
+                return
 
 
 class _Gram(_Problem):
     """With the matrix of the model."""
 
+    max_turns = 60
+
     def __init__(self, model, w, G, penalty):
         super().__init__(model, w, G, penalty)
         self.G = G.copy()
-        dead = self.w != w
-        if penalty.l2 > 0 and dead.any():
-            self.start = np.where(dead, 0.0, w)
 
     def sweep(self, n_epochs, goal):
         return gram_epochs(self.model.H, self.model.diag, self.penalty, n_epochs, goal, self.w, self.G)
@@ -162,6 +158,8 @@ class _Gram(_Problem):
 
 class _Columns(_Problem):
     """With the columns themselves: for so many features that the matrix would be larger than they are."""
+
+    max_turns = 5  # each takes several reads of them
 
     def __init__(self, model, w, G, penalty, X):
         super().__init__(model, w, G, penalty)

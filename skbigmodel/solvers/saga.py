@@ -1,11 +1,12 @@
-"""SAGA: the slopes of each row are remembered from its last visit, and their mean gradient corrects each step.
+"""SAGA: the slopes of each row are remembered from its last visit, and their mean gradient corrects each
+step.
 
 The rest (coordinates, rates, epochs that are undone) is as in ``minibatch``.
 
 References
 ----------
-A. Defazio, F. Bach and S. Lacoste-Julien, "SAGA: a fast incremental gradient method with support for non-strongly convex
-composite objectives", NIPS (2014).
+A. Defazio, F. Bach and S. Lacoste-Julien, "SAGA: a fast incremental gradient method with support for
+non-strongly convex composite objectives", NIPS (2014).
 """
 
 import numpy as np

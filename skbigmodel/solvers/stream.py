@@ -1,14 +1,17 @@
-"""Learning from a stream: one plain pass over the rows of each call, with a state that lives between the calls.
+"""Learning from a stream: one plain pass over the rows of each call, with a state that lives between the
+calls.
 
-With a number as learning rate each batch of rows moves the parameters by that rate along its gradient. With "auto"
+With a number as learning rate each batch of rows moves the parameters by that rate along its gradient. With
+"auto"
 
 1. the coordinates of the steps come from the columns' moments over all rows seen so far;
-2. the rate is half of what the curvature along the gradient and the noise of a batch allow, and falls with the steps
-   taken as (1 + t/horizon)^(-3/4), so that the noise averages out.
+2. the rate is a share of what the curvature along the gradient and the noise of a batch allow, and falls
+   with the steps taken as (1 + t/horizon)^(-3/4), so that the noise averages out.
 
 References
 ----------
-F. Bach and E. Moulines, "Non-strongly-convex smooth stochastic approximation with convergence rate O(1/n)", NIPS (2013).
+F. Bach and E. Moulines, "Non-strongly-convex smooth stochastic approximation with convergence rate O(1/n)",
+NIPS (2013).
 """
 
 from dataclasses import dataclass
@@ -47,14 +50,16 @@ def stream(solver, state=None, theta=None):
     Returns
     -------
     StreamState
-        ``theta`` is the iterate, or the running mean of the iterates with ``settings.average``; ``value`` the
-        objective of this call's rows before the pass.
+        ``theta`` is the iterate, or the running mean of the iterates with ``settings.average``; ``value``
+        the objective of this call's rows before the pass.
     """
     state = _begin(solver, theta) if state is None else StreamState(**vars(state))
     _count_rows(solver.blocks, state)
     state.count += 1
     if solver.auto:
-        at = Coordinates(solver.objective, (state.mean, np.maximum(state.square - state.mean**2, 0.0) + _doubt(state)))
+        variance = np.maximum(state.square - state.mean**2, 0.0)
+        # while few rows have been seen, their mean may be far from that of the rows to come
+        at = Coordinates(solver.objective, (state.mean, variance + state.square / state.rows))
         schedule = Schedule(_rate(solver, state, at), POWER, HORIZON)
     else:
         at, schedule = solver.coordinates, Schedule(solver.settings.learning_rate)
@@ -66,10 +71,9 @@ def stream(solver, state=None, theta=None):
 
 def _begin(solver, theta):
     p = solver.objective.n_features
-    return StreamState(
-        theta, np.nan, np.zeros_like(theta), last=theta, moments=solver.no_moments(), total=np.zeros(solver.shape),
-        mean=np.zeros(p), square=np.zeros(p),
-    )  # fmt: skip
+    state = StreamState(theta, np.nan, np.zeros_like(theta), last=theta, moments=solver.no_moments())
+    state.total, state.mean, state.square = np.zeros(solver.shape), np.zeros(p), np.zeros(p)
+    return state
 
 
 def _count_rows(blocks, state):
@@ -83,18 +87,13 @@ def _count_rows(blocks, state):
         state.square = state.square + share * (variance + mean**2 - state.square)
 
 
-def _doubt(state):
-    """Added to the variance while few rows have been seen: their mean may be far from that of the rows to come."""
-    return state.square / state.rows
-
-
 def _rate(solver, state, at):
     """Step 2: the rate before it falls."""
     objective = solver.objective
     state.value, state.grad = objective.value_grad(state.last)
     g = at.pull(state.grad)
     if getattr(objective.loss, "smooth", True):
-        met = at.curvature_along(state.last, g)
+        met = at.curvature_near(state.last, g)
         state.curvature = max(met, MEMORY * state.curvature)
     elif state.curvature == 0.0 and g.any():  # Polyak's step for an optimal value of 0
         state.curvature = float(g @ g) / abs(state.value)
