@@ -56,7 +56,7 @@ ATTRIBUTES = '''
         Score of the validation rows after each iteration, where there are any.
     n_features_in_ : int
         Number of features seen in ``fit``.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of features seen in ``fit``, if all are strings.
 '''.strip("\n")
 

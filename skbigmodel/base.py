@@ -129,7 +129,7 @@ class GradientEstimator(CallbackSupportMixin, BaseEstimator):
         )
         blocks = objective.blocks
         # a check of its own is one more read of X; these solvers meet a bad value in their first sums
-        checks_itself = solver.name in ("newton", "newton-cg", "least-squares") and blocks.n_entries > CHEAP_TO_CHECK
+        checks_itself = solver.name in ("newton", "newton-cg", "least-squares", "cd") and blocks.n_entries > CHEAP_TO_CHECK
         if not checks_itself:
             check_finite(self, blocks)
         try:
@@ -180,7 +180,8 @@ class GradientEstimator(CallbackSupportMixin, BaseEstimator):
         """The root of this fit's tasks, begun; ``None`` where no callback is set."""
         if not getattr(self, "_skl_callbacks", None):
             return None
-        context = self._init_callback_context(max_subtasks=self.max_iter)
+        n_targets = y.shape[1] if np.ndim(y) > 1 else 1
+        context = self._init_callback_context(max_subtasks=self.max_iter * n_targets)
         return context.call_on_fit_task_begin(estimator=self, X=X, y=y, metadata=metadata)
 
     def _report(self, results):

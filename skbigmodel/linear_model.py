@@ -86,8 +86,9 @@ class GDLinearRegressor(MultiOutputMixin, RegressorMixin, SparseCoefMixin, Gradi
 
     References
     ----------
-    R. Koenker and G. Bassett, "Regression quantiles", Econometrica 46 (1978), for the quantile loss;
-    H. Zou and T. Hastie, "Regularization and variable selection via the elastic net", JRSS B 67 (2005).
+    .. [1] Koenker, R. and Bassett, G. (1978). "Regression quantiles". Econometrica 46.
+    .. [2] Zou, H. and Hastie, T. (2005). "Regularization and variable selection via the elastic net". J. R. Stat.
+       Soc. B 67.
 
     Examples
     --------
@@ -207,7 +208,7 @@ class GDLinearRegressor(MultiOutputMixin, RegressorMixin, SparseCoefMixin, Gradi
             results.append(result)
         vars(self).update(fitted, solver_=name)
         self._keep_history(results)
-        gaps = np.array([result.state.gap for result in results])
+        gaps = np.array([getattr(result.state, "gap", np.inf) for result in results])  # no state: stopped at once
         self.dual_gap_ = gaps if y.ndim > 1 else float(gaps[0])
         if context is not None:
             context.call_on_fit_task_end(estimator=self, X=X, y=y, metadata=metadata, reconstruction_attributes={})
@@ -386,7 +387,8 @@ class GDLogisticClassifier(SparseCoefMixin, ClassifierMixin, GradientEstimator):
 
     References
     ----------
-    T. Hastie, R. Tibshirani and J. Friedman, "The Elements of Statistical Learning", 2nd ed., Springer (2009), chapter 4.
+    .. [1] Hastie, T., Tibshirani, R. and Friedman, J. (2009). "The Elements of Statistical Learning", 2nd ed.,
+       chapter 4. Springer.
 
     Examples
     --------

@@ -44,7 +44,7 @@ method(model_curvature, fallback="curvature")
 
 
 class SquaredError(NamedTuple):
-    """(z - y)² / 2."""
+    """``(z - y)² / 2``: the optimum is the conditional mean."""
 
     smooth = True
     quadratic = True
@@ -64,7 +64,7 @@ class SquaredError(NamedTuple):
 
 
 class Huber(NamedTuple):
-    """r²/2 for |r| <= delta, delta·(|r| - delta/2) beyond, with r = z - y.
+    """``r²/2`` for ``|r| <= delta``, ``delta·(|r| - delta/2)`` beyond, with ``r = z - y``.
 
     Parameters
     ----------
@@ -73,7 +73,7 @@ class Huber(NamedTuple):
 
     References
     ----------
-    P. J. Huber, "Robust estimation of a location parameter", Ann. Math. Statist. 35 (1964).
+    .. [1] Huber, P. J. (1964). "Robust estimation of a location parameter". Ann. Math. Statist. 35.
 
     Examples
     --------
@@ -107,7 +107,7 @@ class Huber(NamedTuple):
 
 
 class EpsilonInsensitive(NamedTuple):
-    """max(0, |z - y| - epsilon): piecewise linear.
+    """``max(0, |z - y| - epsilon)``: piecewise linear.
 
     Parameters
     ----------
@@ -116,7 +116,7 @@ class EpsilonInsensitive(NamedTuple):
 
     References
     ----------
-    V. Vapnik, "The Nature of Statistical Learning Theory", Springer (1995).
+    .. [1] Vapnik, V. (1995). "The Nature of Statistical Learning Theory". Springer.
 
     Examples
     --------
@@ -145,7 +145,7 @@ class EpsilonInsensitive(NamedTuple):
 
 
 class AbsoluteError(NamedTuple):
-    """|z - y|: the optimum is a conditional median."""
+    """``|z - y|``: the optimum is a conditional median."""
 
     smooth = False
     bend = np.inf
@@ -165,7 +165,7 @@ class AbsoluteError(NamedTuple):
 
 
 class Quantile(NamedTuple):
-    """quantile·r for r >= 0 and (quantile - 1)·r below, with r = y - z: the optimum is a conditional quantile.
+    """``quantile·r`` for ``r >= 0`` and ``(quantile - 1)·r`` below, with ``r = y - z``: conditional quantiles.
 
     Parameters
     ----------
@@ -174,7 +174,7 @@ class Quantile(NamedTuple):
 
     References
     ----------
-    R. Koenker and G. Bassett, "Regression quantiles", Econometrica 46 (1978).
+    .. [1] Koenker, R. and Bassett, G. (1978). "Regression quantiles". Econometrica 46.
 
     Examples
     --------

@@ -1,9 +1,11 @@
 """Jitted sweeps of coordinate descent over a quadratic model with an l1 penalty or sign constraint.
 
-The model is g·δ + δ·H·δ/2 + penalty(w + δ) in the coefficients of k features. A sweep returns what its own steps say is
-left to gain, Σ h·step²/2: a fraction of the true figure where columns are correlated. A feature whose entry of ``diag``
-is zero does not move.
+The model is g·δ + δ·H·δ/2 + penalty(w + δ) in the coefficients of k features. A sweep returns what its own
+steps say is left to gain, Σ h·step²/2: a fraction of the true figure where columns are correlated. A feature
+whose entry of ``diag`` is zero does not move.
 """
+
+from typing import NamedTuple
 
 import numpy as np
 
@@ -33,26 +35,42 @@ def gram_epochs(H, diag, penalty, n_epochs, goal, w, G):
     return left
 
 
-@jit
-def column_epochs(columns, diag, means, g, penalty, n_epochs, goal, w, q, tail):
-    """Sweeps with ``columns``, a layout whose row j is column j of the data times the roots of their weights.
+class Columns(NamedTuple):
+    """A model held as the columns themselves.
 
-    ``q`` (n_rows,) holds those columns times δ; of tail = (offset, l2, linear) the first belongs to the centring.
-    ``means`` are the columns' weighted sums, ``g`` the gradient at δ = 0 without the l2 part.
+    Row j of the layout ``rows`` is column j of the data times the roots of the model's weights; ``sums`` are
+    the columns' weighted sums, ``total`` is that of the weights, ``g`` (k,) the gradient at δ = 0 without its
+    l2 part.
     """
-    left = 0.0
+
+    rows: object
+    diag: np.ndarray
+    sums: np.ndarray
+    total: float
+    g: np.ndarray
+    l2: float
+
+
+@jit
+def column_epochs(model, penalty, n_epochs, goal, w, q, offset):
+    """Sweeps with the columns.
+
+    ``w`` (k,), ``q`` (n_rows,), the columns times δ, and ``offset`` (1,), what centring adds to that, are kept
+    up to date.
+    """
+    left, diag = 0.0, model.diag
     for _ in range(n_epochs):
         left = 0.0
         for j in range(w.size):
             if diag[j] <= 0.0:
                 continue
-            slope = g[j] + dot(columns, j, q) + tail[0] * means[j] + tail[1] * w[j]
+            slope = model.g[j] + dot(model.rows, j, q) + offset[0] * model.sums[j] + model.l2 * w[j]
             delta = prox(penalty, w[j] - slope / diag[j], 1.0 / diag[j]) - w[j]
             if delta != 0.0:
                 w[j] += delta
                 left += 0.5 * diag[j] * delta * delta
-                add(columns, j, delta, q)
-                tail[0] -= delta * means[j] / tail[2]
+                add(model.rows, j, delta, q)
+                offset[0] -= delta * model.sums[j] / model.total
         if left <= goal:
             break
     return left
@@ -60,7 +78,7 @@ def column_epochs(columns, diag, means, g, penalty, n_epochs, goal, w, q, tail):
 
 @jit
 def take_sparse(rows, place):
-    """(data, indices, lengths) of sparse rows cut to the columns with place[j] >= 0, which become columns place[j]."""
+    """(data, indices, lengths) of sparse rows cut to the columns with place[j] >= 0, from now on place[j]."""
     n_rows, start, stop = rows.indptr.size - 1, rows.indptr[0], rows.indptr[-1]
     data, indices = np.empty(stop - start, rows.data.dtype), np.empty(stop - start, np.int32)
     lengths, filled = np.empty(n_rows, np.int64), 0
@@ -90,8 +108,8 @@ def loss_slopes(rows, y, s, loss, theta, has_intercept, slopes):
 def centred_gram(L, either, means, weight):
     """(Σ d·x·xᵀ - Σd·means·meansᵀ) / weight, both triangles.
 
-    ``L`` (k + 1, k + 1) holds the sums of (x, 1) in its lower triangle; with ``either``, each in one triangle or the
-    other. It is read in tiles, so that what lies across the diagonal stays in the first-level cache.
+    ``L`` (k + 1, k + 1) holds the sums of (x, 1) in its lower triangle; with ``either``, each in one triangle or
+    the other. It is read in tiles, so that what lies across the diagonal stays in the first-level cache.
     """
     k = means.size
     H, scale = np.empty((k, k)), 1.0 / weight

@@ -24,6 +24,7 @@ class Case(NamedTuple):
     make: Callable
     kind: str  # "regressor" or "classifier"
     exact: dict  # parameters with which two fits of one problem agree far below 1e-6
+    free: dict  # parameters for no penalty
 
     def __call__(self, **params):
         """An estimator that finds the optimum of a strictly convex problem to many digits."""
@@ -53,8 +54,8 @@ class Case(NamedTuple):
 
 _EXACT = {"tol": 1e-10, "max_iter": 10_000}
 CASES = {
-    "R": Case(GDLinearRegressor, "regressor", {"alpha": 0.1, **_EXACT}),
-    "L": Case(GDLogisticClassifier, "classifier", _EXACT),
+    "R": Case(GDLinearRegressor, "regressor", {"alpha": 0.1, **_EXACT}, {"alpha": 0.0}),
+    "L": Case(GDLogisticClassifier, "classifier", _EXACT, {"C": np.inf}),
 }
 
 
@@ -82,22 +83,12 @@ def layout(request):
     return LAYOUTS[request.param]
 
 
-@pytest.fixture
-def pandas():
-    """The package, which a user of plain arrays need not have."""
-    return pytest.importorskip("pandas")
+def _optional(name):
+    """A fixture that is a package which a user of plain arrays need not have."""
+    return pytest.fixture(lambda: pytest.importorskip(name), name=name)
 
 
-@pytest.fixture
-def polars():
-    """The package, which a user of plain arrays need not have."""
-    return pytest.importorskip("polars")
-
-
-@pytest.fixture
-def pyarrow():
-    """The package, which a user of plain arrays need not have."""
-    return pytest.importorskip("pyarrow")
+pandas, polars, pyarrow = map(_optional, ("pandas", "polars", "pyarrow"))
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import joblib
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from scipy.special import expit
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.preprocessing import StandardScaler
 
@@ -103,8 +104,8 @@ def test_inc_05_a_warm_fit_stays_at_the_optimum(case, solver):
 def test_inc_05_partial_fit_does_not_leave_the_optimum(case, stream_solver):
     """INC-05: passes over the same data lead to the optimum and stay near it."""
     X, y = case.data(n=300)
-    best = case().fit(X, y)
-    model = case.make(**{**case.exact, "solver": stream_solver, "random_state": 0})
+    best = case(**case.free).fit(X, y)
+    model = case.make(solver=stream_solver, random_state=0, **case.free)
     for _ in range(200):
         model.partial_fit(X, y, **case.classes(y))
     assert_allclose(parameters(model), parameters(best), atol=0.1)
@@ -143,21 +144,43 @@ def test_inc_11_renamed_columns(case, pandas):
 def test_inc_12_a_pass_is_a_gradient_step_for_a_full_batch(case):
     """INC-12: one call is one pass: with the whole batch at once, k calls are k steps of gradient descent."""
     X, y = case.data()
-    stream = case.make(solver="sgd", batch_size=60, learning_rate=0.1, random_state=0)
+    stream = case.make(solver="sgd", batch_size=60, learning_rate=0.1, random_state=0, **case.free)
     for _ in range(7):
         stream.partial_fit(X, y, **case.classes(y))
-    descent = case.make(solver="gd", learning_rate=0.1, max_iter=7, tol=0)
+    descent = case.make(solver="gd", learning_rate=0.1, max_iter=7, tol=0, **case.free)
     with pytest.warns(ConvergenceWarning):
         descent.fit(X, y)
     assert_allclose(parameters(stream), parameters(descent), rtol=1e-10)
 
 
+def test_inc_12_the_penalty_of_alpha_is_the_same_in_every_pass():
+    """INC-12: alpha belongs to the mean loss, so k calls are k steps with a penalty, too."""
+    X, y = np.random.default_rng(0).standard_normal((60, 3)), np.arange(60.0)
+    stream = GDLinearRegressor(alpha=0.5, solver="sgd", batch_size=60, learning_rate=0.1, random_state=0)
+    theta, A = np.zeros(4), np.column_stack([X, np.ones(60)])
+    for _ in range(7):
+        stream.partial_fit(X, y)
+        theta -= 0.1 * (A.T @ (A @ theta - y) / 60 + 0.5 * np.append(theta[:3], 0))
+    assert_allclose(parameters(stream), theta, rtol=1e-10)
+
+
+def test_inc_12_the_penalty_of_c_is_spread_over_the_rows_seen():
+    """INC-12: C belongs to the sum of the losses: call j weighs the penalty against the rows of j calls."""
+    X, y = np.random.default_rng(0).standard_normal((60, 3)), np.arange(60) % 2
+    stream = GDLogisticClassifier(C=0.1, solver="sgd", batch_size=60, learning_rate=0.1, random_state=0)
+    theta, A = np.zeros(4), np.column_stack([X, np.ones(60)])
+    for call in range(1, 8):
+        stream.partial_fit(X, y, classes=[0, 1])
+        theta -= 0.1 * (A.T @ (expit(A @ theta) - y) / 60 + np.append(theta[:3], 0) / (0.1 * 60 * call))
+    assert_allclose(parameters(stream), theta, rtol=1e-10)
+
+
 def test_inc_12_interrupted_by_a_pickle(case, stream_solver):
-    """INC-12: the clock, the seeds and the moments travel in the pickle: ten calls are five and five."""
+    """INC-12: the clock, the seeds and the moments travel in a pickle between any two calls."""
     X, y = case.data(n=500)
     whole = case.make(solver=stream_solver, batch_size=32, random_state=0)
     parts = case.make(solver=stream_solver, batch_size=32, random_state=0)
-    for call in range(10):
+    for _ in range(10):
         whole.partial_fit(X, y, **case.classes(y))
         parts = pickle.loads(pickle.dumps(parts.partial_fit(X, y, **case.classes(y))))
     assert_array_equal(parameters(parts), parameters(whole))
@@ -175,8 +198,8 @@ def test_inc_12_partial_fit_goes_on_from_fit(case):
 
 
 @pytest.mark.parametrize("solver", ["gd", "nesterov", "lbfgs", "saga", "sgd"])
-def test_inc_13_ten_and_ten_iterations(case, solver):
-    """INC-13: ten more warm iterations start at the last loss and do not end above it."""
+def test_inc_13_more_iterations(case, solver):
+    """INC-13: three more warm iterations start at the last loss and do not end above it."""
     X, y = ill_conditioned(case)
     model = case.make(solver=solver, max_iter=3, tol=1e-13, warm_start=True, random_state=0)
     with pytest.warns(ConvergenceWarning):
@@ -186,6 +209,17 @@ def test_inc_13_ten_and_ten_iterations(case, solver):
         model.fit(X, y)
     assert model.loss_curve_[-1] <= first
     assert model.loss_curve_[0] < cold[0]
+
+
+def test_inc_13_three_and_three_are_six(case):
+    """INC-13: plain steps of a given size, stopped and gone on with, are those of one longer fit."""
+    X, y = case.data()
+    params = {"solver": "gd", "learning_rate": 0.1, "tol": 0}
+    halves, whole = case.make(max_iter=3, warm_start=True, **params), case.make(max_iter=6, **params)
+    for model in (halves, halves, whole):
+        with pytest.warns(ConvergenceWarning):
+            model.fit(X, y)
+    assert_allclose(parameters(halves), parameters(whole), rtol=1e-12)
 
 
 @pytest.mark.parametrize("solver", ["gd", "nesterov", "saga"])

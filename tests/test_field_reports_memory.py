@@ -85,7 +85,7 @@ def test_spc_08_narrow_types_are_not_widened_whole(measured, uniform_file, model
         """,
         model, uniform_file(dtype, 400_000, 50),
     )
-    assert max(used) < 32
+    assert max(used) < 48
 
 
 @pytest.mark.parametrize("model", MODELS)

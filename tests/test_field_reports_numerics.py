@@ -110,9 +110,8 @@ def test_num_04_zero_penalty_classification(solver):
 def test_num_04_step_sizes_without_penalty(case, learning_rate):
     """NUM-04: a step size given by the user does not need a penalty either."""
     X, y = case.data(n=50, d=3)
-    free = {"alpha": 0.0} if case.kind == "regressor" else {"C": np.inf}
-    expected = case(solver="newton-cg", **free).fit(X, y)
-    model = case(solver="gd", learning_rate=learning_rate, max_iter=100_000, **free).fit(X, y)
+    expected = case(solver="newton-cg", **case.free).fit(X, y)
+    model = case(solver="gd", learning_rate=learning_rate, max_iter=100_000, **case.free).fit(X, y)
     assert_allclose(model.coef_, expected.coef_, rtol=1e-6)
     assert_allclose(model.intercept_, expected.intercept_, rtol=1e-6)
 

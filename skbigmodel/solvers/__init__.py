@@ -33,7 +33,7 @@ def choose(objective):
     if not getattr(objective.loss, "smooth", True):
         return "interior-point"
     if not objective.penalty.smooth:
-        return "cd" if objective.n_outputs == 1 else "nesterov"
+        return "cd" if not solver_class("cd").refusal(objective) else "nesterov"
     if getattr(objective.loss, "quadratic", False) and min(objective.blocks.X.shape) <= DIRECT_LIMIT:
         return "least-squares"
     # the multinomial metric lacks the coupling of the classes: conjugate gradients supply it
@@ -59,6 +59,7 @@ def make_solver(solver, objective, settings, draw_seed):
     if reason:
         able = ", ".join(repr(other) for other in SOLVERS if not solver_class(other).refusal(objective))
         raise ValueError(f"solver={solver!r} cannot reach the optimum: {reason}. Solvers that can: 'auto', {able}.")
+    cls = cls.variant(objective) if hasattr(cls, "variant") else cls
     if name in STOCHASTIC:
         settings = settings._replace(seed=draw_seed())
     return cls(objective, settings)

@@ -1,18 +1,23 @@
 """Coordinate descent for l1 penalties and sign constraints: Newton's method on a working set of features.
 
-1. The working set holds the features whose coefficients are not zero and those that violate the optimality conditions
-   most, twice as many as the former; its columns are copied, so that the work on them does not touch the rest of X.
-2. A quadratic model on the working set, exact for the squared error, is minimised by coordinate descent and Newton
-   steps on the coefficients that are not zero (see ``quadratic``). What it promises to gain is the estimate of the gap.
-3. The step is taken, shortened until the objective falls. The gradient there, in one pass over X, shows which features
-   the working set lacks. On tall data the model of the last iterate is kept while it serves, and the first one is
-   made on a sample of the rows.
+1. The working set holds the features whose coefficients are not zero and those that violate the optimality
+   conditions most, twice as many as the former. Its columns are copied, so that the work on them does not
+   touch the rest of X.
+2. A quadratic model on the working set, exact for the squared error, is minimised by coordinate descent and
+   Newton steps on the coefficients that are not zero (see ``quadratic``). What it promises to gain is the
+   estimate of the gap.
+3. The step is taken, shortened until the objective falls. The gradient there, in one pass over X, shows
+   which features the working set lacks. A model is kept while it serves, and on tall data with few features
+   the start is the optimum of a sample of the rows.
 
 References
 ----------
-T. B. Johnson and C. Guestrin, "Blitz: a principled meta-algorithm for scaling sparse optimization", ICML (2015);
-M. Massias, A. Gramfort and J. Salmon, "Celer: a fast solver for the lasso with dual extrapolation", ICML (2018);
-G.-X. Yuan, C.-H. Ho and C.-J. Lin, "An improved GLMNET for L1-regularized logistic regression", JMLR 13 (2012).
+T. B. Johnson and C. Guestrin, "Blitz: a principled meta-algorithm for scaling sparse optimization", ICML
+(2015);
+M. Massias, A. Gramfort and J. Salmon, "Celer: a fast solver for the lasso with dual extrapolation", ICML
+(2018);
+G.-X. Yuan, C.-H. Ho and C.-J. Lin, "An improved GLMNET for L1-regularized logistic regression", JMLR 13
+(2012).
 """
 
 import copy
@@ -27,6 +32,7 @@ from ..objective import LinearObjective
 from ..passes_linear import add_weighted
 from ..validation import as_float
 from . import quadratic
+from .coordinate_softmax import SIZE_LIMIT, SoftmaxCoordinateDescent
 from .driver import gap_tolerance
 from .newton import ARMIJO, MAX_HALVINGS, Newton
 
@@ -34,11 +40,13 @@ FIRST_SIZE = 100, 200  # features in the first working set, at least and ...
 FIRST_SHARE = 20  # ... at most, if the data have this many times as many rows and columns
 SMALL = 150  # features up to which all of them are always in
 NEAR = 0.97  # a gradient that close to violating the conditions makes a feature worth having
-SCALING_COST, BLAS_GAIN = 4.0, 80.0  # of a dense model: passes over its columns, and products in the time of one
+# of a dense model: passes over its columns beside the products, and products in the time of one in a pass
+SCALING_COST, BLAS_GAIN = 4.0, 80.0
 PAIR_COST = 0.2  # of a product of two entries of a sparse row, in passes per entry
 BLOCK_ENTRIES = 1 << 16  # of a working set's columns that are worth a block of their own
 SATURATED = 1e-10  # mean curvature at a given start below which zero is the better start
-IDLE_LIMIT = 3  # iterations without any progress after which rounding must be the reason
+ROUNDING = 1e-13  # relative gap below which ...
+IDLE_LIMIT = 3  # ... so many iterations without any progress mean that none is possible
 
 
 @dataclass
@@ -97,13 +105,18 @@ class CoordinateDescent:
     @staticmethod
     def refusal(objective):
         """Why the optimum is out of reach, or ``None``."""
-        if objective.n_outputs > 1 or objective.loss is None:
-            return "it takes no multinomial loss"
+        if objective.n_outputs > 1:
+            return None if objective.n_coefs <= SIZE_LIMIT else "it takes a multinomial loss with few coefficients only"
         if not getattr(objective.loss, "smooth", True):
             return "the loss has kinks"
         if not hasattr(objective.loss, "curvature"):
             return "the loss has no curvature method"
         return None
+
+    @classmethod
+    def variant(cls, objective):
+        """The class for that objective: the multinomial loss has its own."""
+        return cls if objective.n_outputs == 1 else SoftmaxCoordinateDescent
 
     # -- the iteration -------------------------------------------------------------------------------------------
 
@@ -142,11 +155,11 @@ class CoordinateDescent:
         vars(state).update(vars(new))
 
     def _search(self, state):
-        """Step 3: the first point along the step that is low enough, with value and gradient; ``None`` if none is."""
+        """Step 3: the first point along the step that is low enough, with value and gradient, or ``None``."""
         objective, p, w = self.objective, self.objective.n_features, state.theta
         l1 = objective.penalty.l1
-        change = l1 * float((np.abs(w[:p] + state.step[:p]) - np.abs(w[:p])).sum()) if l1 > 0 else 0.0
-        slope, t = float((state.grad * state.step).sum()) + change, 1.0
+        change = (np.abs(w[:p] + state.step[:p]) - np.abs(w[:p])).sum()
+        slope, t = float((state.grad * state.step).sum() + l1 * change), 1.0
         noise = 1e-15 * abs(state.value)  # a decrease below rounding cannot be seen
         for _ in range(MAX_HALVINGS):
             theta = state.theta + t * state.step
@@ -157,12 +170,12 @@ class CoordinateDescent:
         return None
 
     def _evaluate(self, theta, features):
-        """(value, function that returns the gradient); the value takes the columns of the working set alone."""
+        """(value, function that returns the gradient); the value takes the working set's columns alone."""
         objective, blocks = self.objective, self.objective.blocks
         if features.size == objective.n_features:
             value, grad = objective.value_grad(theta)
             return value, lambda: grad
-        few, loss, fit_intercept = self._restricted(features), objective.loss, objective.fit_intercept
+        few, loss, fit_intercept = self._restricted(features).blocks, objective.loss, objective.fit_intercept
         cut, slopes, w = self._cut(theta, features), np.empty(blocks.n_rows), theta[: objective.n_features]
 
         def losses(block):
@@ -182,12 +195,13 @@ class CoordinateDescent:
             grad[: w.size] += objective.penalty.gradient(w)
             return grad
 
-        return sum(few.blocks.map(losses)) / blocks.weight + objective.penalty.value(cut[: features.size]), gradient
+        value = sum(few.map(losses)) / blocks.weight + objective.penalty.value(cut[: features.size])
+        return value, gradient
 
     def _plan(self, state):
         """Steps 1 and 2 at the iterate."""
-        residual = self.objective.penalty.residual(state.theta[: self.objective.n_features],
-                                                   state.grad[: self.objective.n_features])
+        p = self.objective.n_features
+        residual = self.objective.penalty.residual(state.theta[:p], state.grad[:p])
         bias = float(np.abs(state.grad[-1])) if self.objective.fit_intercept else 0.0
         state.optimality = max(float(residual.max(initial=0.0)), bias)
         if np.isnan(state.optimality):
@@ -212,10 +226,8 @@ class CoordinateDescent:
         return np.count_nonzero(residual) > np.count_nonzero(residual[model.features])
 
     def _notice_stall(self, old, new):
-        if new.gap > 1e-13 * abs(new.value) or new.gap < 0.9 * old.gap or new.optimality < 0.9 * old.optimality:
-            new.idle = 0
-            return
-        new.idle += 1
+        progress = new.gap < 0.9 * old.gap or new.optimality < 0.9 * old.optimality
+        new.idle = 0 if progress or new.gap > ROUNDING * abs(new.value) else old.idle + 1
         new.stalled = new.idle >= IDLE_LIMIT
 
     # -- steps 1 and 2 -------------------------------------------------------------------------------------------

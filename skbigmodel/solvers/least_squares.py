@@ -28,7 +28,6 @@ from ..objective import CHUNK_BYTES
 
 SAFE = 1e-3  # reciprocal condition of the Gram matrix above which Cholesky needs no refinement
 SINGULAR = 1e-9  # below: orthogonal factorisation
-ROUNDING = 1e-14  # a relative rise of the value that may be rounding: the step is good all the same
 LARGE = 1e150  # numbers whose squares, summed, overflow
 MAX_REFINEMENTS = 4
 SMALL = 200  # columns up to which a small matrix is no cost, however few the rows
@@ -129,7 +128,9 @@ class LeastSquares:
         w = solve(c)
         theta = self._with_intercept(w, y_mean + y_shift - self._centre @ w)
         value = 0.5 * (total + w @ (G @ w - 2 * c) + self.l2 * w @ w)
-        exact = self.blocks.blocks[0].rows.values().dtype == np.float64 and condition > SAFE
+        # sparse rows are centred after summing: digits that went with large means come back by refinement
+        near_zero = (means * means <= 1e3 * np.diag(G)).all()
+        exact = self.blocks.blocks[0].rows.values().dtype == np.float64 and condition > SAFE and near_zero
         if exact and value > 1e-4 * total:  # else too much of it was lost in the subtraction
             return theta, float(value), self._with_intercept(G @ w - c + self.l2 * w, 0.0)
         return self._refine(theta, solve, MAX_REFINEMENTS if not exact else 0)
@@ -196,17 +197,18 @@ class LeastSquares:
     def _refine(self, theta, solve, limit):
         """Step 2's refinement: Newton steps with true gradients, as long as they help."""
         p = self.blocks.n_features
-        value, grad = self.objective.value_grad(theta)
+        (value, grad), gain = self.objective.value_grad(theta), np.inf
         for _ in range(limit):
             # in centred coordinates the intercept does not interact with the coefficients
             pull = grad[:p] - (self._centre * grad[-1] if self.objective.fit_intercept else 0.0)
             w = -solve(pull)
             step = self._with_intercept(w, -grad[-1] - self._centre @ w)
-            new_value, new_grad = self.objective.value_grad(theta + step)
-            gain = 0.5 * abs(grad @ step)
-            if not new_value <= value * (1 + ROUNDING):
+            # the value would not tell: it is flat where the coefficients still lack half their digits
+            before, gain = gain, 0.5 * abs(grad @ step)
+            if not gain < before:
                 break
-            theta, value, grad = theta + step, new_value, new_grad
+            theta = theta + step
+            value, grad = self.objective.value_grad(theta)
             if gain <= 1e-15 * abs(value):
                 break
         return theta, value, grad

@@ -56,6 +56,13 @@ class Newton:
     @staticmethod
     def refusal(objective):
         """Why the optimum is out of reach, or ``None``."""
+        if objective.n_outputs > 1:
+            return "it takes no multinomial loss"
+        return Newton.needs(objective)
+
+    @staticmethod
+    def needs(objective):
+        """What second-order steps lack here, or ``None``."""
         if not getattr(objective.loss, "smooth", True):
             return "the loss has kinks"
         if objective.loss is not None and not hasattr(objective.loss, "curvature"):

@@ -47,7 +47,7 @@ class NewtonCG:
 
     name = "newton-cg"
     State = State
-    refusal = staticmethod(Newton.refusal)
+    refusal = staticmethod(Newton.needs)
 
     def __init__(self, objective, settings):
         self.objective, self.settings = objective, settings

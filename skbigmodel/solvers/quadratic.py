@@ -1,10 +1,10 @@
-"""The quadratic model of a linear objective in the coefficients of some features, and its minimum with l1 penalty or
-sign constraint.
+"""The quadratic model of a linear objective in the coefficients of some features, and its minimum with an l1
+penalty or sign constraint.
 
-The intercept is eliminated: in terms of centred columns (by the mean under the model's weights) it does not interact
-with the coefficients. The minimum is found in turns: sweeps of coordinate descent find out which coefficients are zero
-and which sign the others have, and a Newton step for the others, as far as their signs last, converges where columns
-are correlated and sweeps alone would creep.
+The intercept is eliminated: in terms of centred columns (by the mean under the model's weights) it does not
+interact with the coefficients. The minimum is found in turns: sweeps of coordinate descent find out which
+coefficients are zero and which sign the others have, and a Newton step for the others, as far as their signs
+last, converges where columns are correlated and sweeps alone would creep.
 """
 
 from typing import NamedTuple
@@ -15,14 +15,15 @@ from scipy.linalg.lapack import dposv
 from .. import passes_linear as passes
 from ..blocks import NotFinite
 from ..objective import CholeskyMetric, weighted_gram
-from ..passes_coordinate import centred_gram, column_epochs, gram_epochs
+from ..passes_coordinate import Columns, centred_gram, column_epochs, gram_epochs
 from ..rows import as_rows
 from .newton_cg import conjugate_gradients
 
 GRAM_LIMIT = 2000  # features up to which the matrix of the model is formed
 MAX_FACES = 3, 20  # Newton steps in a turn, and for ...
 SMALL_FACE = 64  # ... so few coefficients that they cost nothing
-SPREAD = {False: 1e-24, True: 1e-13}  # (not sparse, sparse): a variance that small relative to the square is rounding
+# (dense, sparse): a variance that small relative to the square of the mean is rounding
+SPREAD = 1e-24, 1e-13
 FACE_SHARE = 0.1  # accuracy of conjugate gradients relative to the gradient
 
 
@@ -65,7 +66,8 @@ def _gram_model(objective, theta, features):
     H = weighted_gram(blocks, weights, shift, True)
     total = max(float(H[k, k]), 1e-300)
     means = H[k, :k] / total if fit_intercept else np.zeros(k)
-    H = centred_gram(H, blocks.sparse, means, blocks.weight)  # entries of a sparse row may come in any order
+    # entries of a sparse row may come in any order, and then their products in either triangle
+    H = centred_gram(H, blocks.sparse, means, blocks.weight)
     total, means = total / blocks.weight, means + shift
     diag = _finish(objective, H.diagonal(), means, total)
     H[diag == 0], H[:, diag == 0] = 0.0, 0.0
@@ -121,7 +123,8 @@ class _Problem:
                 return
             w = self.w[free]
             step = self.solve(free, -(self.gradient()[free] + self.l1 * np.sign(w)), goal)
-            reach = np.divide(-w, step, out=np.full(free.size, np.inf), where=(step * w < 0) & (not self.smooth))
+            crosses = (step * w < 0) & (not self.smooth)
+            reach = np.divide(-w, step, out=np.full(free.size, np.inf), where=crosses)
             t = min(1.0, reach.min())
             moved = w + t * step
             if t < 1.0:
@@ -169,18 +172,16 @@ class _Columns(_Problem):
         else:
             self.C = X.T.tocsr().astype(np.float64)
             self.C.data *= root[self.C.indices]
-        self.rows, self.q = as_rows(self.C), np.zeros(root.size)
-        self.sums = model.total * model.means
-        self.g = G - self.l2 * w
-        self.tail = np.array([0.0, self.l2, model.total])
+        sums = model.total * model.means
+        self.q, self.offset = np.zeros(root.size), np.zeros(1)
+        self.columns = Columns(as_rows(self.C), model.diag, sums, model.total, G - self.l2 * w, self.l2)
 
     def sweep(self, n_epochs, goal):
         n_epochs = min(n_epochs, 10)
-        return column_epochs(self.rows, self.model.diag, self.sums, self.g, self.penalty, n_epochs, goal,
-                             self.w, self.q, self.tail)
+        return column_epochs(self.columns, self.penalty, n_epochs, goal, self.w, self.q, self.offset)
 
     def gradient(self):
-        return self.g + self.C @ self.q + self.tail[0] * self.sums + self.l2 * self.w
+        return self.columns.g + self.C @ self.q + self.offset[0] * self.columns.sums + self.l2 * self.w
 
     def solve(self, free, r, goal):
         diag = self.model.diag[free]
@@ -188,7 +189,7 @@ class _Columns(_Problem):
         def product(v):
             full = np.zeros(self.w.size)
             full[free] = v
-            image = self.C @ (self.C.T @ full) - (self.model.means @ full) * self.sums
+            image = self.C @ (self.C.T @ full) - (self.model.means @ full) * self.columns.sums
             return image[free] + self.l2 * v
 
         return conjugate_gradients(product, lambda v: v / diag, -r, FACE_SHARE, goal).direction
@@ -197,4 +198,4 @@ class _Columns(_Problem):
         full = np.zeros(self.w.size)
         full[free] = step
         self.q += self.C.T @ full
-        self.tail[0] -= self.model.means @ full
+        self.offset[0] -= self.model.means @ full
