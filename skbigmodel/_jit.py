@@ -6,7 +6,6 @@ and is never stale: its key carries a digest of all sources of the package.
 """
 
 import hashlib
-import math
 import pathlib
 import pickle
 import struct
@@ -118,7 +117,7 @@ if DISABLED:
 
     def power_of_two(k):
         """2**k for an integer-valued float -1022 <= k <= 1023."""
-        return struct.unpack("<d", struct.pack("<q", (int(k) + 1023) << 52))[0]
+        return struct.unpack("<d", struct.pack("<q", (int(k) + 1023) << 52))[0] if k == k else k
 
 else:
 
@@ -145,7 +144,7 @@ _formula = numba.njit(fastmath={"contract", "nsz"}, error_model="numpy", nogil=T
 def exp(x):
     """e**x to 1 ulp or so, without a branch; inputs are clipped to [-708, 708], NaN passes through."""
     x = min(max(x, -708.0), 708.0) if x == x else x
-    k = math.floor(x * 1.4426950408889634 + 0.5)
+    k = np.floor(x * 1.4426950408889634 + 0.5)
     r = (x - k * 0.6931471803691238) - k * 1.9082149292705877e-10
     # Taylor's polynomial of degree 13 on |r| <= ln(2)/2: remainder below 1e-17
     q = 1.6059043836821613e-10

@@ -5,6 +5,7 @@ pickled model and predicting with it stay light.
 """
 
 import contextlib
+import inspect
 import time
 import warnings
 from numbers import Integral, Real
@@ -20,7 +21,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.extmath import safe_sparse_dot
 from sklearn.utils.validation import check_is_fitted
 
-from .validation import TOO_LARGE, check_finite, check_weights, check_X, is_blockwise
+from .validation import TOO_LARGE, NotFinite, check_finite, check_weights, check_X, is_blockwise
 
 CHEAP_TO_CHECK = 1 << 20  # entries of X
 SMALL_TO_BLAS = 1 << 15
@@ -50,6 +51,23 @@ class GradientEstimator(CallbackSupportMixin, BaseEstimator):
         "n_jobs": [None, Integral],
         "verbose": ["verbose"],
     }
+
+    def __getstate__(self):
+        return {**super().__getstate__(), "_skbigmodel_version": _version()}
+
+    def __setstate__(self, state):
+        state = dict(state)
+        version = state.pop("_skbigmodel_version", "before 0.1.0")
+        if version != _version():
+            warnings.warn(
+                f"This {type(self).__name__} was pickled with skbigmodel {version} and is loaded with {_version()}: its "
+                "predictions are kept, but a new fit may differ.",
+                UserWarning,
+                stacklevel=2,
+            )
+        # parameters that did not exist then have their defaults
+        defaults = {name: p.default for name, p in inspect.signature(type(self)).parameters.items()}
+        super().__setstate__({**defaults, **state})
 
     # -- data ----------------------------------------------------------------------------------------------------
 
@@ -118,7 +136,7 @@ class GradientEstimator(CallbackSupportMixin, BaseEstimator):
 
     def _run(self, objective, theta, score=None, watch=None):
         """Minimise the objective; the result with the name of the solver that did it."""
-        from .blocks import NotFinite, single_threaded_blas
+        from .blocks import single_threaded_blas
         from .solvers import make_solver
         from .solvers.driver import Control, Settings, minimize
 
@@ -139,21 +157,26 @@ class GradientEstimator(CallbackSupportMixin, BaseEstimator):
         except NotFinite:
             check_finite(self, blocks)
             raise ValueError(TOO_LARGE) from None
-        if self.warm_start:
+        if self.warm_start and result.state is not None:
             # plain arrays, so that a pickled model does not need the solvers to be loaded
-            self._resume = (solver.name, vars(result.state).copy() if result.state is not None else None)
+            self._resume = {"solver": solver.name, "state": vars(result.state).copy()}
         return result, solver.name
 
     def _resumable(self, solver, theta, objective):
         """The kept state of the last fit, if this fit poses the same problem at the same point."""
-        name, kept = getattr(self, "_resume", None) or (None, None)
-        if not self.warm_start or kept is None or name != solver.name or not hasattr(solver, "State"):
+        kept = getattr(self, "_resume", None) or {}
+        if not self.warm_start or kept.get("solver") != solver.name or not hasattr(solver, "State"):
             return None
-        state = solver.State(**kept)
-        if state.theta.shape != theta.shape or not np.array_equal(state.theta.astype(self.coef_.dtype), theta):
+        if not np.array_equal(kept.get("start"), theta):
             return None
+        state = solver.State(**kept["state"])
         value, _ = objective.value_grad(state.theta)
         return state if value == state.value else None
+
+    def _keep_start(self, theta):
+        """Remember from which start a warm fit goes on exactly: where the coefficients as they were rounded lead."""
+        if self.warm_start and getattr(self, "_resume", None):
+            self._resume["start"] = theta
 
     def _watcher(self, context, X, y, metadata, unpack):
         """The function that the driver calls after each iteration, or ``None`` where nobody listens."""
@@ -229,9 +252,8 @@ class GradientEstimator(CallbackSupportMixin, BaseEstimator):
         if name not in STREAM_SOLVERS:
             raise ValueError(f"partial_fit makes stochastic steps: solver must be 'auto' or one of {STREAM_SOLVERS}, "
                              f"got {self.solver!r}")
-        reason = solver_class(name).refusal(objective)
-        if reason:
-            raise ValueError(f"solver={self.solver!r} cannot be used in partial_fit here: {reason}")
+        if name == "adam" and not objective.penalty.smooth:
+            raise ValueError("solver='adam' takes no l1 penalty and no positive=True; 'sgd' does")
         check_finite(self, objective.blocks)
         seed = kept["seed"] if kept else self._seed()
         settings = Settings(self.tol, self.learning_rate, self.batch_size, self.average, seed)
@@ -277,6 +299,12 @@ class GradientEstimator(CallbackSupportMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
         return tags
+
+
+def _version():
+    from . import __version__
+
+    return __version__
 
 
 def _shaped(value, shape, name):

@@ -28,10 +28,6 @@ THREAD_ENTRIES = 1 << 17  # below so many entries in all a pass is over before a
 ONE = frozen(np.ones(1))  # stands for "no weights"
 
 
-class NotFinite(ArithmeticError):
-    """A sum over the rows is not finite: the data are not, or are too large to be squared."""
-
-
 class Block(NamedTuple):
     """Consecutive rows with their targets and weights, and where they start."""
 
@@ -264,7 +260,8 @@ class SlicedBlocks(Blocks):
 
     def sample(self, step):
         """Every ``step``-th row, in memory."""
-        X = np.concatenate([self.read(a, b)[-a % step :: step] for a, b in itertools.pairwise(self.bounds.tolist())])
+        bounds = itertools.pairwise(self.bounds.tolist())
+        X = np.concatenate([self.read(a, b)[-a % step :: step].copy() for a, b in bounds])  # a copy frees the block
         return ArrayBlocks(X, self.y[::step], None if self.s is None else self.s[::step], self.n_threads)
 
 

@@ -208,6 +208,7 @@ class GDLinearRegressor(MultiOutputMixin, RegressorMixin, SparseCoefMixin, Gradi
             results.append(result)
         vars(self).update(fitted, solver_=name)
         self._keep_history(results)
+        self._keep_start(self._starts(X, y, None, None)[-1])
         gaps = np.array([getattr(result.state, "gap", np.inf) for result in results])  # no state: stopped at once
         self.dual_gap_ = gaps if y.ndim > 1 else float(gaps[0])
         if context is not None:
@@ -505,6 +506,7 @@ class GDLogisticClassifier(SparseCoefMixin, ClassifierMixin, GradientEstimator):
             result.status = "separable"
         vars(self).update(unpack(result.theta), solver_=name, class_weight_=of_class)
         self._keep_history([result])
+        self._keep_start(self._starts(X, classes, None, None))
         self.n_iter_ = np.array([result.n_iter], dtype=np.int32)  # as the twin has it
         if context is not None:
             context.call_on_fit_task_end(estimator=self, X=X, y=y, metadata=metadata, reconstruction_attributes={})

@@ -2,6 +2,10 @@
 
 ``theta`` is the flat parameter vector: n_features coefficients, then the intercept where there is one. Sums are not
 divided by the weight: that is the objective's business. ``s`` holds the weight of each row, or a single 1.
+
+A loop that stores into an array does not sum as well: whether the compiler's vectorised or its scalar version of such a
+loop runs depends on how far apart the arrays lie in memory, and the two add in different orders. So results would
+differ in the last bit from fit to fit.
 """
 
 import numpy as np
@@ -30,8 +34,10 @@ def loss_and_grad(rows, y, s, loss, theta, has_intercept, grad):
         dot_run(rows, start, stop, theta, intercept, z)
         for i in range(stop - start):
             weight = s[start + i] if s.shape[0] > 1 else s[0]
-            total += weight * value(loss, y[start + i], z[i])
             dz[i] = weight * derivative(loss, y[start + i], z[i])
+            z[i] = weight * value(loss, y[start + i], z[i])
+        for i in range(stop - start):  # apart from the loop that stores: see the module's docstring
+            total += z[i]
             total_dz += dz[i]
         add_run(rows, start, stop, dz, grad)
     if has_intercept:
@@ -108,6 +114,7 @@ def hessian_product(rows, d, v, has_intercept, out):
         dot_run(rows, start, stop, v, shift, z)
         for i in range(stop - start):
             z[i] *= d[start + i]
+        for i in range(stop - start):
             total += z[i]
         add_run(rows, start, stop, z, out)
     if has_intercept:

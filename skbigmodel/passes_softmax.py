@@ -25,6 +25,7 @@ def log_loss_inplace(Z, y, s, start):
         at_target, mass = Z[i, k] - top, 0.0
         for j in range(Z.shape[1]):
             Z[i, j] = exp(Z[i, j] - top)
+        for j in range(Z.shape[1]):  # apart from the loop that stores: see passes_linear
             mass += Z[i, j]
         total += weight * (np.log(mass) - at_target)
         scale = weight / mass
@@ -43,6 +44,7 @@ def probabilities_inplace(Z):
             top = max(top, Z[i, j])
         for j in range(Z.shape[1]):
             Z[i, j] = exp(Z[i, j] - top)
+        for j in range(Z.shape[1]):  # apart from the loop that stores: see passes_linear
             mass += Z[i, j]
         for j in range(Z.shape[1]):
             Z[i, j] /= mass

@@ -3,7 +3,8 @@
 import numpy as np
 
 from . import passes_softmax as passes
-from .objective import CHUNK_BYTES, CholeskyMetric, DiagonalMetric, Objective
+from .metrics import CholeskyMetric, DiagonalMetric
+from .objective import CHUNK_BYTES, Objective
 
 
 class SoftmaxObjective(Objective):
@@ -60,8 +61,8 @@ class SoftmaxObjective(Objective):
 
         return self.blocks.total(block_sum, self.n_params)
 
-    def metric(self, theta):
-        """The diagonal blocks of the Hessian, one per class, factorised."""
+    def metric(self, theta, ridge=0.0):
+        """The diagonal blocks of the Hessian, one per class, factorised with a relative ``ridge``."""
         W, b = self.unpack(theta)
         p, K = self.n_features, self.n_outputs
 
@@ -84,7 +85,7 @@ class SoftmaxObjective(Objective):
         H = self.blocks.total(block_sum, (K, p + 1, p + 1))[1] / self.blocks.weight
         H[:, np.arange(p), np.arange(p)] += self.penalty.l2
         size = p + self.fit_intercept
-        return CholeskyMetric(H[:, :size, :size])
+        return CholeskyMetric(H[:, :size, :size], ridge)
 
     def curvatures(self, theta):
         """Probabilities of the classes for each row, a list with an array per block."""

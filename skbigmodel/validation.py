@@ -1,6 +1,7 @@
 """What every estimator checks and how: data, weights, and the promise that a failed call changes nothing."""
 
 import contextlib
+from numbers import Real
 
 import numpy as np
 from scipy.sparse import issparse
@@ -12,6 +13,10 @@ TOO_LARGE = (
     "X holds values too large for floating-point arithmetic: scale the features, for example with StandardScaler"
 )
 FLOATS = (np.float64, np.float32)
+
+
+class NotFinite(ArithmeticError):
+    """A sum over the rows is not finite: the data are not, or are too large to be squared."""
 
 
 @contextlib.contextmanager
@@ -134,6 +139,8 @@ def as_labels(y):
         y = y.to_numpy() if hasattr(y, "to_numpy") else np.asarray(y)
         if y.dtype == object:
             y = np.array(y.tolist())
+    elif isinstance(y, np.ndarray) and y.dtype == object and all(isinstance(label, Real) for label in y.flat):
+        y = np.array(y.tolist())
     return column_or_1d(y, warn=True)
 
 

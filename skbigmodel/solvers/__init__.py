@@ -19,6 +19,7 @@ SOLVERS = {
 STOCHASTIC = ("saga", "sgd", "adam")
 DIRECT_LIMIT = 1500  # columns, or rows, up to which least squares are solved directly
 NEWTON_LIMIT = 200  # parameters up to which a Hessian costs few passes
+KEPT_PROBABILITIES = 1 << 22  # of rows and classes, that conjugate gradients may keep
 SAME_AS_AUTO = ("newton-cholesky", "liblinear", "sag")
 
 
@@ -36,8 +37,11 @@ def choose(objective):
         return "cd" if not solver_class("cd").refusal(objective) else "nesterov"
     if getattr(objective.loss, "quadratic", False) and min(objective.blocks.X.shape) <= DIRECT_LIMIT:
         return "least-squares"
+    blocks, K = objective.blocks, objective.n_outputs
+    if K > 1 and blocks.n_rows * K > max(KEPT_PROBABILITIES, blocks.n_entries // 4):
+        return "lbfgs"  # keeps nothing per row and class
     # the multinomial metric lacks the coupling of the classes: conjugate gradients supply it
-    return "newton" if objective.n_outputs == 1 and objective.metric_size <= NEWTON_LIMIT else "newton-cg"
+    return "newton" if K == 1 and objective.metric_size <= NEWTON_LIMIT else "newton-cg"
 
 
 def make_solver(solver, objective, settings, draw_seed):

@@ -34,7 +34,7 @@ from ..validation import as_float
 from . import quadratic
 from .coordinate_softmax import SIZE_LIMIT, SoftmaxCoordinateDescent
 from .driver import gap_tolerance
-from .newton import ARMIJO, MAX_HALVINGS, Newton
+from .newton import ARMIJO, MAX_HALVINGS, Newton, sample_step
 
 FIRST_SIZE = 100, 200  # features in the first working set, at least and ...
 FIRST_SHARE = 20  # ... at most, if the data have this many times as many rows and columns
@@ -317,7 +317,7 @@ class CoordinateDescent:
 
     def _sample_optimum(self, theta):
         """The optimum of every k-th row, on tall data, to the accuracy that it can have."""
-        k = 0 if self.quadratic else Newton._sample_step(self)
+        k = 0 if self.quadratic else sample_step(self.objective)
         if not k:
             return theta
         sample = self.objective.sample(k)

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..blocks import NotFinite
+from ..validation import NotFinite
 
 
 class Settings(NamedTuple):

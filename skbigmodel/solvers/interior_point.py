@@ -38,7 +38,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .. import passes_piecewise as passes
-from ..blocks import NotFinite
+from ..validation import NotFinite
 from ..passes_linear import add_weighted, decision
 from .coordinates import Coordinates
 from .normal_equations import ColumnSystem, RowSystem

@@ -23,7 +23,7 @@ import scipy.linalg as la
 from scipy.linalg.lapack import dpocon, dpotrf, dpotrs
 
 from .. import passes_linear as passes
-from ..blocks import NotFinite
+from ..validation import NotFinite
 from ..objective import CHUNK_BYTES
 
 SAFE = 1e-3  # reciprocal condition of the Gram matrix above which Cholesky needs no refinement

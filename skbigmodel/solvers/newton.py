@@ -74,7 +74,7 @@ class Newton:
     def init(self, theta):
         """Steps 1 and 2 for the first iterate."""
         metric = None
-        step = self._sample_step()
+        step = sample_step(self.objective)
         if step:
             theta, metric = self._minimize_sample(theta, step)
         value, grad = self.objective.value_grad(theta)
@@ -84,13 +84,6 @@ class Newton:
         state = State(theta, value, grad, metric, empty, empty)
         self._aim(state)
         return state
-
-    def _sample_step(self):
-        """k of step 1, or 0 for none."""
-        objective = self.objective
-        n_rows = objective.blocks.n_rows
-        wanted = max(SAMPLE_ROWS * objective.metric_size, MIN_SAMPLE, n_rows // 16)
-        return n_rows // wanted if wanted * SAMPLE_SHARE <= n_rows else 0
 
     def _minimize_sample(self, theta, step):
         """Minimum over a sample, to its own statistical error, and the metric there."""
@@ -149,6 +142,13 @@ class Newton:
             return False
         rate = np.log(min(state.gap / before, 0.999)) if before > 0 else -1.0
         return np.log(goal / state.gap) / rate > self.hessian_cost + 2
+
+
+def sample_step(objective):
+    """k of step 1, or 0 for none."""
+    n_rows = objective.blocks.n_rows
+    wanted = max(SAMPLE_ROWS * objective.metric_size, MIN_SAMPLE, n_rows // 32)
+    return n_rows // wanted if wanted * SAMPLE_SHARE <= n_rows else 0
 
 
 def restart(solver, state):

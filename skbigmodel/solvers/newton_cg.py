@@ -24,6 +24,7 @@ MAX_PRODUCTS = 500  # Hessian products per step
 METRIC_LIMIT = 1500  # parameters per output up to which a metric may be factorised
 SAMPLE_ROWS = 4  # per parameter, at least, in a metric's sample
 CHEAP_METRIC = 3.0  # passes
+PRECONDITIONER_RIDGE = 1e-9  # keeps rounding in directions that the loss does not see from being magnified
 HEAVY_AFTER = 6  # products in a step after which the heavy columns of sparse data are worth a factorisation
 
 
@@ -70,7 +71,7 @@ class NewtonCG:
         elif state.products > max(2 * self.metric_cost, 10) or self.metric_cost < CHEAP_METRIC:
             step = self.sample_step
             sample = self.objective if step == 1 else self.objective.sample(step)
-            state.metric = sample.metric(state.theta)
+            state.metric = sample.metric(state.theta, PRECONDITIONER_RIDGE)
         return state.metric or self.objective.diagonal_metric(curvatures)
 
     def advance(self, state):

@@ -15,7 +15,7 @@ SIAM J. Optim. 9 (1998).
 import numpy as np
 from scipy.linalg.lapack import dpotrf, dpotrs
 
-from ..blocks import NotFinite
+from ..validation import NotFinite
 from ..objective import weighted_gram
 
 RIDGE = 1e-14  # added to the diagonal of the scaled matrix; conjugate gradients undo its effect

@@ -13,8 +13,9 @@ import numpy as np
 from scipy.linalg.lapack import dposv
 
 from .. import passes_linear as passes
-from ..blocks import NotFinite
-from ..objective import CholeskyMetric, weighted_gram
+from ..validation import NotFinite
+from ..metrics import CholeskyMetric
+from ..objective import weighted_gram
 from ..passes_coordinate import Columns, centred_gram, column_epochs, gram_epochs
 from ..rows import as_rows
 from .newton_cg import conjugate_gradients
