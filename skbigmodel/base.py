@@ -4,7 +4,6 @@ Nothing here imports Numba: the layers below are imported when a fit starts, so 
 pickled model and predicting with it stay light.
 """
 
-import contextlib
 import inspect
 import time
 import warnings
@@ -24,7 +23,6 @@ from sklearn.utils.validation import check_is_fitted
 from .validation import TOO_LARGE, NotFinite, check_finite, check_weights, check_X, is_blockwise
 
 CHEAP_TO_CHECK = 1 << 20  # entries of X
-SMALL_TO_BLAS = 1 << 15
 STREAM_SOLVERS = ("sgd", "adam", "saga")
 
 
@@ -151,8 +149,7 @@ class GradientEstimator(CallbackSupportMixin, BaseEstimator):
         if not checks_itself:
             check_finite(self, blocks)
         try:
-            # BLAS keeps to one thread for small matrices by itself, and the switch costs a tenth of a millisecond
-            with single_threaded_blas if blocks.n_entries > SMALL_TO_BLAS else contextlib.nullcontext():
+            with single_threaded_blas:
                 result = minimize(solver, theta, control, self._resumable(solver, theta, objective))
         except NotFinite:
             check_finite(self, blocks)

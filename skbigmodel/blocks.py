@@ -79,20 +79,26 @@ class _SingleThreadedBLAS:
     """
 
     def __init__(self):
-        self._lock, self._depth, self._controller, self._limit = threading.Lock(), 0, None, None
+        self._lock, self._depth, self._libraries, self._before = threading.Lock(), 0, None, ()
 
     def __enter__(self):
         with self._lock:
             self._depth += 1
-            if self._depth == 1:
-                self._controller = self._controller or ThreadpoolController()
-                self._limit = self._controller.limit(limits=1, user_api="blas")
+            if self._depth > 1:
+                return
+            if self._libraries is None:  # their setters are called directly: a fit may take no longer than a search
+                found = ThreadpoolController().lib_controllers
+                self._libraries = [library for library in found if library.user_api == "blas"]
+            self._before = [library.num_threads for library in self._libraries]
+            for library in self._libraries:
+                library.set_num_threads(1)
 
     def __exit__(self, *error):
         with self._lock:
             self._depth -= 1
             if self._depth == 0:
-                self._limit.restore_original_limits()
+                for library, n_threads in zip(self._libraries, self._before, strict=True):
+                    library.set_num_threads(n_threads)
 
 
 single_threaded_blas = _SingleThreadedBLAS()
@@ -162,6 +168,9 @@ class Blocks:
         Consecutive blocks share an ``out`` where that is large; the parts are added in their order, each as soon as
         all before it are there, so that few of them exist at a time.
         """
+        if len(self.blocks) == 1:
+            out = np.zeros(shape)
+            return function(self.blocks[0], out), out
         size = max(1, int(np.prod(shape)))
         n_groups = min(len(self.blocks), max(MIN_GROUPS, self.n_entries // (4 * size)))
         groups = np.array_split(np.arange(len(self.blocks)), n_groups)

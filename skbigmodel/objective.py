@@ -164,7 +164,7 @@ def weighted_gram(blocks, weights, shift, extra_column, dtype=None):
 
     def dense(block, H):
         X = block.rows.X
-        chunk = min(max(64, CHUNK_BYTES // (X.itemsize * size)), len(X))
+        chunk = min(max(2 * size, CHUNK_BYTES // (X.itemsize * size)), len(X))
         B, d = np.empty((chunk, size), dtype or X.dtype), np.empty(chunk)
         for start in range(0, len(X), chunk):
             stop = min(start + chunk, len(X))

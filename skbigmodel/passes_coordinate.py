@@ -100,6 +100,8 @@ def loss_slopes(rows, y, s, loss, theta, has_intercept, slopes):
     for i in range(slopes.size):
         weight = s[i] if s.shape[0] > 1 else s[0]
         total += weight * value(loss, y[i], slopes[i])
+    for i in range(slopes.size):  # apart from the loop that sums: see passes_linear
+        weight = s[i] if s.shape[0] > 1 else s[0]
         slopes[i] = weight * derivative(loss, y[i], slopes[i])
     return total
 

@@ -51,8 +51,9 @@ def look(pieces, z):
     """Set e; return Σ m·(max(lo·e, hi·e) - d·e), never negative: what the pieces add to the duality gap."""
     total = 0.0
     for i in range(z.shape[0]):
-        e = pieces.target[i] - z[i]
-        pieces.e[i] = e
+        pieces.e[i] = pieces.target[i] - z[i]
+    for i in range(z.shape[0]):  # apart from the loop that stores: see passes_linear
+        e = pieces.e[i]
         total += pieces.m[i] * (pieces.p[i] * max(e, 0.0) + pieces.q[i] * max(-e, 0.0))
     return total
 

@@ -46,6 +46,7 @@ class Classes(NamedTuple):
             top = max(top, z[k])
         for k in range(z.size):
             out[k] = exp(z[k] - top)
+        for k in range(z.size):  # apart from the loop that stores: see passes_linear
             mass += out[k]
         for k in range(z.size):
             out[k] /= mass
@@ -186,7 +187,9 @@ def take_step(plan, walk, move):
         for j in range(p):
             before, scale = theta[k, j], plan.scale[j]
             theta[k, j] = prox(plan.proximal, before + scale * move[k * (p + 1) + j], rate * scale * scale)
-            shift += plan.mean[j] * (theta[k, j] - before)
+            move[k * (p + 1) + j] = theta[k, j] - before
+        for j in range(p):  # apart from the loop that stores: see passes_linear
+            shift += plan.mean[j] * move[k * (p + 1) + j]
         if plan.has_intercept:
             theta[k, p] += plan.scale[p] * move[k * (p + 1) + p] - shift
         for j in range(p + 1):

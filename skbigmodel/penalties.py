@@ -40,8 +40,9 @@ class ElasticNet(NamedTuple):
 
     def residual(self, w, grad):
         """How far each coefficient is from optimal: the smallest subgradient, ``grad`` being the smooth part's."""
-        below = grad - self.l1 if not self.positive else np.full_like(w, -np.inf)
-        at_zero = np.maximum(np.maximum(below, -(grad + self.l1)), 0.0) if not self.positive else np.maximum(
-            -(grad + self.l1), 0.0
-        )
+        if self.smooth:
+            return np.abs(grad)
+        at_zero = np.maximum(-(grad + self.l1), 0.0)
+        if not self.positive:
+            at_zero = np.maximum(at_zero, grad - self.l1)
         return np.where(w == 0, at_zero, np.abs(grad + self.l1 * np.sign(w)))

@@ -133,6 +133,8 @@ def check_weights(sample_weight, X, name="sample_weight"):
 def as_labels(y):
     """Class labels as a 1-d array, whatever holds them; nullable pandas types become what they hold."""
     dtype = getattr(y, "dtype", None)
+    if type(y) is np.ndarray and y.ndim == 1 and dtype != object:
+        return y
     if dtype is not None and not isinstance(dtype, np.dtype) and hasattr(y, "isna"):
         if y.isna().any():
             raise ValueError("y contains missing values (NaN or <NA>)")
@@ -146,7 +148,8 @@ def as_labels(y):
 
 def encode(y):
     """Classes (sorted) and the index of each row's class."""
-    if y.dtype.kind not in "iubU":  # those are fine as they are; the check reads all labels several times
+    # integers, strings and booleans are fine as they are; the check reads all labels several times
+    if not (y.dtype.kind in "iubU" or y.dtype.kind == "f" and (y == np.floor(y)).all()):
         check_classification_targets(y)
     return np.unique(y, return_inverse=True)
 

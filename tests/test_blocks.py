@@ -1,4 +1,6 @@
-"""Blocks: the cut, sums that do not depend on threads, sources read slice by slice, BLAS held to one thread."""
+"""Blocks: the cut, sums that do not depend on threads, sources read slice by slice,
+BLAS held to one thread.
+"""
 
 import os
 import threading
@@ -11,7 +13,14 @@ from scipy import sparse
 from threadpoolctl import threadpool_info
 
 from skbigmodel import blocks as module
-from skbigmodel.blocks import ArrayBlocks, SlicedBlocks, block_bounds, iter_slices, make_blocks, resolve_threads
+from skbigmodel.blocks import (
+    ArrayBlocks,
+    SlicedBlocks,
+    block_bounds,
+    iter_slices,
+    make_blocks,
+    resolve_threads,
+)
 from skbigmodel.blocks import single_threaded_blas
 from skbigmodel.rows import CSR, Dense
 
@@ -46,12 +55,14 @@ def column_sums(source, n_threads=None):
     return source.total(block_sum, source.n_features)
 
 
-# -- the cut ---------------------------------------------------------------------------------------------------------
+# -- the cut ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (7, 3), (100, 5000), (10**6, 10), (10**7, 1), (3, 10**6)])
 def test_cut(shape):
-    """Consecutive, complete, no empty block, at most MAX_BLOCKS, and few enough that gradients are cheap to sum."""
+    """Consecutive, complete, no empty block, at most MAX_BLOCKS,
+    and few enough that gradients are cheap to sum.
+    """
     n, p = shape
     bounds = block_bounds(n, p, n * p)
     assert bounds[0] == 0 and bounds[-1] == n and (np.diff(bounds) > 0).all()
@@ -113,7 +124,7 @@ def test_sample(convert):
     assert ArrayBlocks(X, y).sample(4).s is None
 
 
-# -- sums ------------------------------------------------------------------------------------------------------------
+# -- sums ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("convert", [np.asarray, sparse.csr_array], ids=["dense", "csr"])
@@ -152,7 +163,9 @@ def test_map_keeps_the_order_and_uses_threads():
 
 @pytest.mark.parametrize("n_threads", [1, 2])
 def test_an_error_reaches_the_caller(n_threads):
-    """It is raised where the sum was asked for, nothing more is handed out, and the threads go on to serve."""
+    """It is raised where the sum was asked for, nothing more is handed out,
+    and the threads go on to serve.
+    """
     X, y, _ = data(400_000)
     source, seen = ArrayBlocks(X, y, n_threads=n_threads), []
 
@@ -182,7 +195,7 @@ def test_sums_in_a_forked_child():
     assert os.waitpid(child, 0)[1] == 0
 
 
-# -- what is read from elsewhere -------------------------------------------------------------------------------------
+# -- what is read from elsewhere -------------------------------------------------------------------
 
 
 def test_slices(monkeypatch):
@@ -238,7 +251,9 @@ def test_slices_of_the_wrong_shape():
 @pytest.mark.parametrize(
     "store, kind",
     [
-        (np.asarray, ArrayBlocks), (sparse.csr_array, ArrayBlocks), (sparse.csr_matrix, ArrayBlocks),
+        (np.asarray, ArrayBlocks),
+        (sparse.csr_array, ArrayBlocks),
+        (sparse.csr_matrix, ArrayBlocks),
         (Foreign, SlicedBlocks),
     ],
 )
@@ -250,8 +265,15 @@ def test_source_of_each_kind(store, kind):
     assert isinstance(source.blocks[0].rows, CSR if source.sparse else Dense)
 
 
-@pytest.mark.parametrize("dtype, order, kind", [("f4", "C", ArrayBlocks), ("f8", "C", ArrayBlocks),
-                                               ("f8", "F", SlicedBlocks), ("i2", "C", SlicedBlocks)])
+@pytest.mark.parametrize(
+    "dtype, order, kind",
+    [
+        ("f4", "C", ArrayBlocks),
+        ("f8", "C", ArrayBlocks),
+        ("f8", "F", SlicedBlocks),
+        ("i2", "C", SlicedBlocks),
+    ],
+)
 def test_memmaps(tmp_path, dtype, order, kind):
     """Float rows in C order are used where they lie on disk; other files are read block by block."""
     X = np.arange(12, dtype=dtype).reshape(4, 3)
@@ -263,15 +285,24 @@ def test_memmaps(tmp_path, dtype, order, kind):
     assert np.shares_memory(source.blocks[0].rows.X, mapped) == (kind is ArrayBlocks)
 
 
-# -- threads ---------------------------------------------------------------------------------------------------------
+# -- threads ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     "n_jobs, cores, environment, expected",
     [
-        (None, 8, {}, 8), (3, 8, {}, 3), (12, 8, {}, 12), (-1, 8, {}, 8), (-2, 8, {}, 7), (-20, 8, {}, 1),
-        (None, 8, {"OMP_NUM_THREADS": "2"}, 2), (None, 8, {"NUMBA_NUM_THREADS": "3"}, 3), (-1, 8, {"OMP_NUM_THREADS": "2"}, 2),
-        (4, 8, {"OMP_NUM_THREADS": "1"}, 4), (None, 2, {"OMP_NUM_THREADS": "16"}, 2), (None, 8, {"OMP_NUM_THREADS": "x"}, 8),
+        (None, 8, {}, 8),
+        (3, 8, {}, 3),
+        (12, 8, {}, 12),
+        (-1, 8, {}, 8),
+        (-2, 8, {}, 7),
+        (-20, 8, {}, 1),
+        (None, 8, {"OMP_NUM_THREADS": "2"}, 2),
+        (None, 8, {"NUMBA_NUM_THREADS": "3"}, 3),
+        (-1, 8, {"OMP_NUM_THREADS": "2"}, 2),
+        (4, 8, {"OMP_NUM_THREADS": "1"}, 4),
+        (None, 2, {"OMP_NUM_THREADS": "16"}, 2),
+        (None, 8, {"OMP_NUM_THREADS": "x"}, 8),
     ],
 )
 def test_number_of_threads(n_jobs, cores, environment, expected, monkeypatch):
@@ -286,7 +317,11 @@ def test_number_of_threads(n_jobs, cores, environment, expected, monkeypatch):
 
 def test_threads_in_a_joblib_worker():
     """A worker thread of joblib gets one; asked for by number, it gets what it asked for."""
-    assert Parallel(n_jobs=2, backend="threading")(delayed(resolve_threads)(n) for n in (None, -1, 3)) == [1, 1, 3]
+    assert Parallel(n_jobs=2, backend="threading")(delayed(resolve_threads)(n) for n in (None, -1, 3)) == [
+        1,
+        1,
+        3,
+    ]
 
 
 def blas_threads():

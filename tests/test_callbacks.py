@@ -64,7 +64,9 @@ def test_hooks(case):
 
 
 def test_fitted_estimators(case):
-    """Each hook can ask for a model that predicts as if the fit had stopped there; the last one is the result."""
+    """Each hook can ask for a model that predicts as if the fit had stopped there;
+    the last one is the result.
+    """
     X, y = case.data(n_classes=3)
     recorder, weights = Recorder(), np.linspace(1, 2, len(y))
     model = fit(slow(case).set_callbacks(recorder), X, y, sample_weight=weights)

@@ -89,7 +89,11 @@ def test_max_iter(n):
 
 def test_the_best_iterate_is_kept():
     """Of iterates that go down and up again the lowest, with its optimality; the state is the last."""
-    script = [{"value": 5.0, "optimality": 0.5}, {"value": 3.0, "optimality": 0.3}, {"value": 4.0, "optimality": 0.4}]
+    script = [
+        {"value": 5.0, "optimality": 0.5},
+        {"value": 3.0, "optimality": 0.3},
+        {"value": 4.0, "optimality": 0.4},
+    ]
     result = minimize(Scripted(*script), START, Control(max_iter=3))
     assert_array_equal(result.theta, [2.0])
     assert result.optimality == 0.3 and result.state.count == 3
@@ -173,7 +177,9 @@ def test_watch():
 
 
 def test_early_stopping():
-    """n_iter_no_change iterations without a better score; the best-scored iterate is kept, not the lowest."""
+    """n_iter_no_change iterations without a better score; the best-scored iterate is kept,
+    not the lowest.
+    """
     scores = [0.1, 0.5, 0.9, 0.9, 0.2, 0.8, 1.0]
     control = Control(score=lambda theta: scores[int(theta[0]) - 1], n_iter_no_change=3)
     result = minimize(Scripted(*falling(*np.arange(9.0, 0.0, -1))), START, control)
@@ -200,5 +206,13 @@ def test_going_on_from_a_state():
 
 def test_every_status_has_a_message():
     """Each way to stop is explained."""
-    assert set(MESSAGES) == {"converged", "loss_threshold", "early_stopping", "callback", "stalled", "max_iter",
-                             "max_time", "interrupted"}
+    assert set(MESSAGES) == {
+        "converged",
+        "loss_threshold",
+        "early_stopping",
+        "callback",
+        "stalled",
+        "max_iter",
+        "max_time",
+        "interrupted",
+    }

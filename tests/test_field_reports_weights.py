@@ -65,8 +65,10 @@ def test_wgt_02_a_class_of_weight_zero_with_an_intercept():
     assert_allclose(model.coef_[2], 0, atol=1e-4)
 
 
-@pytest.mark.parametrize("dtype", [np.float64, np.float32])
-@pytest.mark.parametrize("store", [np.array, np.asfortranarray, sparse.csr_array, sparse.csc_array])
+@pytest.mark.parametrize("store, dtype", [
+    (np.array, np.float64), (np.array, np.float32), (np.asfortranarray, np.float32),
+    (sparse.csr_array, np.float64), (sparse.csc_array, np.float64),
+])
 def test_wgt_05_inputs_are_left_alone(case, solver, store, dtype):
     """WGT-05: X, y, weights and the start point are byte-identical after every method."""
     X, y = case.data(n=40)

@@ -43,16 +43,18 @@ for solver in ("gd", "nesterov"):
     make(2).fit(X, TARGET)  # compiled before the clock runs
     model, latency, warned = interrupted(lambda: make(10**9).fit(X, TARGET))
     curve = model.loss_curve_
-    usable = bool(model.coef_.ravel()[0] > 0 and curve[-1] < curve[0] and np.max(model.n_iter_) == len(curve))
+    usable = model.coef_.ravel()[0] > 0 and curve[-1] < curve[0] and np.max(model.n_iter_) == len(curve)
     make(2).fit(X, TARGET)  # alive
-    report[solver] = [latency, warned, usable]
+    report[solver] = [latency, warned, bool(usable)]
 print(json.dumps(report))
 """
 
 
 @pytest.mark.parametrize("model, target", [("GDLinearRegressor", "y"), ("GDLogisticClassifier", "y > 0")])
 def test_interrupt(run_python, model, target):
-    """Well within 2 seconds, one warning, a model that is better than the start; then the same process fits again."""
+    """Well within 2 seconds, one warning, a model that is better than the start;
+    then the same process fits again.
+    """
     report = json.loads(run_python(ENDLESS.replace("MODEL", model).replace("TARGET", target)).stdout)
     for solver, (latency, warned, usable) in report.items():
         assert 0 <= latency < 2.0, solver
@@ -82,7 +84,8 @@ class Rocking:
         state.value = 1.0 if state.n == 3 else 5.0
 
 model, latency, warned = interrupted(lambda: GDLinearRegressor(solver=Rocking, max_iter=10**9).fit(X, y))
-print(json.dumps([latency, warned, model.coef_.tolist(), min(model.loss_curve_), model.n_iter_ == len(model.loss_curve_)]))
+curve = model.loss_curve_
+print(json.dumps([latency, warned, model.coef_.tolist(), min(curve), model.n_iter_ == len(curve)]))
 """
 
 
@@ -111,7 +114,8 @@ warnings.simplefilter("ignore")
 make().fit(X.astype(np.float32), y)
 model, latency, _ = interrupted(lambda: make().fit(Slow(1.0), target), delay=1.5)
 refit = make().fit(X, y)
-print(json.dumps([latency, model is None or bool(np.isfinite(model.coef_).all()), bool(refit.score(X, y) > 0)]))
+usable = model is None or bool(np.isfinite(model.coef_).all())
+print(json.dumps([latency, usable, bool(refit.score(X, y) > 0)]))
 """
 
 
@@ -129,6 +133,7 @@ handler = signal.getsignal(signal.SIGINT)
 GDLinearRegressor().fit(X, y)
 GDLogisticClassifier().fit(X, y > 0)
 model, _, seen = interrupted(lambda: time.sleep(30))
-print(json.dumps([signal.getsignal(signal.SIGINT) is handler is signal.default_int_handler, model is None, seen]))
+left_alone = signal.getsignal(signal.SIGINT) is handler is signal.default_int_handler
+print(json.dumps([left_alone, model is None, seen]))
 """
     assert json.loads(run_python(code).stdout) == [True, True, []]

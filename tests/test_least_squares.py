@@ -1,4 +1,6 @@
-"""Direct least squares: as accurate as orthogonal factorisations, for every shape, rank, width and scale of the data."""
+"""Direct least squares: as accurate as orthogonal factorisations, for every shape, rank,
+width and scale of the data.
+"""
 
 from fractions import Fraction
 
@@ -7,12 +9,13 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import linalg, sparse
 
-from skbigmodel.blocks import ArrayBlocks, NotFinite
+from skbigmodel.blocks import ArrayBlocks
 from skbigmodel.losses import Huber, SquaredError
 from skbigmodel.objective import LinearObjective
 from skbigmodel.penalties import ElasticNet
 from skbigmodel.solvers.driver import Control, Settings, minimize
 from skbigmodel.solvers.least_squares import LeastSquares, minimum_norm, ridge
+from skbigmodel.validation import NotFinite
 
 LAYOUTS = {"dense": np.asarray, "csr": sparse.csr_array, "fortran": np.asfortranarray}
 every_layout = pytest.mark.parametrize("layout", LAYOUTS)
@@ -86,11 +89,13 @@ def test_ridge_of_vanishing_strength_tends_to_the_minimum_norm():
     assert_allclose(solve(X, y, l2=1e-12)[0], reference(X, y)[0], atol=1e-6)
 
 
-# -- ill-conditioned -------------------------------------------------------------------------------------------------
+# -- ill-conditioned -------------------------------------------------------------------------------
 
 
 def exact(A, y):
-    """Least squares in rational arithmetic: the normal equations by Gauss's elimination, without any rounding."""
+    """Least squares in rational arithmetic: the normal equations by Gauss's elimination,
+    without any rounding.
+    """
     A = [[Fraction(float(a)) for a in row] for row in A]
     y = [Fraction(float(v)) for v in y]
     p = len(A[0])
@@ -128,7 +133,11 @@ def test_longley(layout):
     """Nearly dependent columns in raw units with large means: 9 digits of the exact solution."""
     rng = np.random.default_rng(0)
     year = np.arange(1947.0, 1963.0)
-    columns = [year, 100.0 * year + rng.integers(-99, 99, 16), 5e5 + 1e4 * (year - 1947) + rng.integers(-999, 999, 16)]
+    columns = [
+        year,
+        100.0 * year + rng.integers(-99, 99, 16),
+        5e5 + 1e4 * (year - 1947) + rng.integers(-999, 999, 16),
+    ]
     X = np.column_stack(columns)
     y = np.round(60_000 + 700 * (year - 1947) + 500 * rng.normal(size=16))
     expected = exact(np.column_stack([X, np.ones(16)]), y)
@@ -159,7 +168,7 @@ def test_no_noise():
     assert result.curve[0] <= 1e-24
 
 
-# -- rank-deficient --------------------------------------------------------------------------------------------------
+# -- rank-deficient --------------------------------------------------------------------------------
 
 
 def dependent_columns(kind):
@@ -221,7 +230,7 @@ def test_zero_weights_are_rows_left_out():
     assert_allclose(np.append(w, b), np.append(*expected), atol=1e-10)
 
 
-# -- widths, threads, refusals ---------------------------------------------------------------------------------------
+# -- widths, threads, refusals ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("layout", ["dense", "csr"])
@@ -260,7 +269,9 @@ def test_refusals():
     """The squared error with at most a ridge penalty, nothing else."""
     blocks = ArrayBlocks(*data())
     assert LeastSquares.refusal(LinearObjective(blocks, SquaredError(), ElasticNet(0.0, 1.0), True)) is None
-    assert "squared error" in LeastSquares.refusal(LinearObjective(blocks, Huber(), ElasticNet(0.0, 0.0), True))
+    assert "squared error" in LeastSquares.refusal(
+        LinearObjective(blocks, Huber(), ElasticNet(0.0, 0.0), True)
+    )
     for penalty in (ElasticNet(0.1, 0.0), ElasticNet(0.0, 0.0, True)):
         assert "l1" in LeastSquares.refusal(LinearObjective(blocks, SquaredError(), penalty, True))
 

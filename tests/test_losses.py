@@ -1,4 +1,6 @@
-"""Losses: formulas against a second writing of them, derivatives against differences, plain against jitted."""
+"""Losses: formulas against a second writing of them, derivatives against differences,
+plain against jitted.
+"""
 
 import inspect
 
@@ -84,7 +86,9 @@ def test_every_loss_has_a_formula_here():
 def test_value(loss):
     """The formula, to rounding."""
     y, z = points(loss)
-    assert_allclose(evaluate(loss.value, y, z), FORMULAS[type(loss).__name__](loss, y, z), rtol=1e-13, atol=1e-14)
+    assert_allclose(
+        evaluate(loss.value, y, z), FORMULAS[type(loss).__name__](loss, y, z), rtol=1e-13, atol=1e-14
+    )
 
 
 @pytest.mark.parametrize("loss", ALL_LOSSES, ids=named)
@@ -143,7 +147,9 @@ def test_model_curvature_never_vanishes(loss):
 
 @pytest.mark.parametrize("loss", KINKED, ids=named)
 def test_slopes_describe_piecewise_linear_losses(loss):
-    """(slope above, slope below, half width) in y - z give the value; at a kink the derivative is a subgradient."""
+    """(slope above, slope below, half width) in y - z give the value;
+    at a kink the derivative is a subgradient.
+    """
     above, below, half_width = loss.slopes()
     y, z = points(loss)
     r = y - z

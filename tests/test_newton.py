@@ -1,4 +1,6 @@
-"""Newton's method, with a factorised Hessian and with conjugate gradients: the optimum, and honest estimates of the gap."""
+"""Newton's method, with a factorised Hessian and with conjugate gradients: the optimum,
+and honest estimates of the gap.
+"""
 
 import pickle
 
@@ -10,7 +12,8 @@ from scipy.special import expit
 
 from skbigmodel.blocks import ArrayBlocks
 from skbigmodel.losses import AbsoluteError, Gamma, Huber, Logistic, Poisson, SquaredError
-from skbigmodel.objective import CholeskyMetric, LinearObjective
+from skbigmodel.metrics import CholeskyMetric
+from skbigmodel.objective import LinearObjective
 from skbigmodel.penalties import ElasticNet
 from skbigmodel.softmax import SoftmaxObjective
 from skbigmodel.solvers.driver import Control, Settings, gap_tolerance, minimize
@@ -102,7 +105,9 @@ def test_units_do_not_matter(cls, loss):
 @pytest.mark.parametrize("fit_intercept", [True, False])
 @every_solver
 def test_softmax(cls, fit_intercept):
-    """Four classes: the gradient vanishes, the classes' coefficients sum to zero; two classes are the binary model."""
+    """Four classes: the gradient vanishes, the classes' coefficients sum to zero;
+    two classes are the binary model.
+    """
     X, y, s = data(SquaredError())
     labels = np.digitize(y, np.quantile(y, [0.2, 0.5, 0.8]))
     objective = SoftmaxObjective(ArrayBlocks(X, labels, s), 4, ElasticNet(0.0, 0.05), fit_intercept)
@@ -110,14 +115,18 @@ def test_softmax(cls, fit_intercept):
     assert result.status == "converged" and result.optimality <= 1e-10
     assert_allclose(result.theta.reshape(-1, 4)[:4].sum(axis=1), 0.0, atol=1e-8)
     two = SoftmaxObjective(ArrayBlocks(X, (labels > 1) * 1, s), 2, ElasticNet(0.0, 0.05), fit_intercept)
-    one = LinearObjective(ArrayBlocks(X, (labels > 1) * 1.0, s), Logistic(), ElasticNet(0.0, 0.025), fit_intercept)
+    one = LinearObjective(
+        ArrayBlocks(X, (labels > 1) * 1.0, s), Logistic(), ElasticNet(0.0, 0.025), fit_intercept
+    )
     theta = run(cls, two).theta.reshape(-1, 2)
     assert_allclose(theta[:, 1] - theta[:, 0], run(cls, one).theta, atol=1e-8)
 
 
 @every_solver
 def test_the_gap_is_honest(cls):
-    """At every iterate but the first few the estimate is within a factor of 10 of the truth, or both are nothing."""
+    """At every iterate but the first few the estimate is within a factor of 10 of the truth,
+    or both are nothing.
+    """
     loss = Logistic()
     objective = make(loss, n=400, p=12, l2=1e-3)
     best, _ = oracle(loss, 1e-3, *data(loss, n=400, p=12))
@@ -178,7 +187,9 @@ def test_rank_deficient_columns(cls):
 
 @pytest.mark.parametrize("cls", [*SOLVERS])
 def test_no_optimum(cls):
-    """Separable classes without a penalty: the objective falls to nothing, and never is that called the optimum."""
+    """Separable classes without a penalty: the objective falls to nothing,
+    and never is that called the optimum.
+    """
     X = np.linspace(-1, 1, 40)[:, None]
     objective = LinearObjective(ArrayBlocks(X, (X[:, 0] > 0) * 1.0), Logistic(), NO_PENALTY, True)
     result = run(cls, objective, tol=1e-4, max_iter=30)
@@ -195,7 +206,9 @@ def test_a_pickled_state_goes_on_bit_for_bit(cls):
     whole = minimize(cls(objective, settings), start, Control(max_iter=6, tol=1e-12))
     first = minimize(cls(objective, settings), start, Control(max_iter=2, tol=1e-12))
     state = pickle.loads(pickle.dumps(first.state))
-    second = minimize(cls(make(Poisson(), n=300, p=6), settings), start, Control(max_iter=4, tol=1e-12), state)
+    second = minimize(
+        cls(make(Poisson(), n=300, p=6), settings), start, Control(max_iter=4, tol=1e-12), state
+    )
     assert first.curve + second.curve == whole.curve
     assert_array_equal(second.theta, whole.theta)
 
@@ -215,7 +228,9 @@ def test_refusals(cls):
     blocks = ArrayBlocks(*data(SquaredError()))
     assert "kinks" in cls.refusal(LinearObjective(blocks, AbsoluteError(), NO_PENALTY, True))
     assert "l1" in cls.refusal(LinearObjective(blocks, SquaredError(), ElasticNet(0.1, 0.0), True))
-    assert "positive" in cls.refusal(LinearObjective(blocks, SquaredError(), ElasticNet(0.0, 0.1, True), True))
+    assert "positive" in cls.refusal(
+        LinearObjective(blocks, SquaredError(), ElasticNet(0.0, 0.1, True), True)
+    )
     for loss in (SquaredError(), Huber(), Poisson(), Gamma(), Logistic()):
         assert cls.refusal(LinearObjective(blocks, loss, ElasticNet(0.0, 0.1), True)) is None
 
@@ -241,7 +256,9 @@ def test_two_loop():
 
 
 def test_conjugate_gradients():
-    """To the end: minus the inverse times the gradient, and what that gains; by the way: an estimate of what is left."""
+    """To the end: minus the inverse times the gradient, and what that gains; by the way:
+    an estimate of what is left.
+    """
     H, g = spd()
     exact, preconditioner = -np.linalg.solve(H, g), np.diag(H)
     gain = -0.5 * g @ exact
@@ -250,7 +267,9 @@ def test_conjugate_gradients():
     assert_allclose(model.gained, gain, rtol=1e-9)
     early = conjugate_gradients(lambda v: H @ v, lambda v: v / preconditioner, g, 0.5, 0.0)
     assert early.products <= model.products and early.gained <= gain
-    assert_allclose(early.gained, -(g @ early.direction + early.direction @ H @ early.direction / 2), rtol=1e-9)
+    assert_allclose(
+        early.gained, -(g @ early.direction + early.direction @ H @ early.direction / 2), rtol=1e-9
+    )
     assert conjugate_gradients(lambda v: H @ v, lambda v: v, np.zeros(8), 0.5, 0.0).products == 0
 
 

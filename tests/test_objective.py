@@ -1,4 +1,6 @@
-"""The objectives of linear models: value, gradient, Hessian and metrics against NumPy and central differences."""
+"""The objectives of linear models: value, gradient,
+Hessian and metrics against NumPy and central differences.
+"""
 
 import numpy as np
 import pytest
@@ -6,11 +8,13 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
 from scipy.special import log_softmax
 
-from skbigmodel.blocks import ArrayBlocks, NotFinite
+from skbigmodel.blocks import ArrayBlocks
 from skbigmodel.losses import AbsoluteError, Huber, Logistic, Poisson, SquaredError
-from skbigmodel.objective import CholeskyMetric, DiagonalMetric, LinearObjective, weighted_gram
+from skbigmodel.metrics import CholeskyMetric, DiagonalMetric
+from skbigmodel.objective import LinearObjective, weighted_gram
 from skbigmodel.penalties import ElasticNet
 from skbigmodel.softmax import SoftmaxObjective
+from skbigmodel.validation import NotFinite
 
 from test_losses import evaluate, named
 
@@ -24,7 +28,9 @@ either_intercept = pytest.mark.parametrize("fit_intercept", [True, False], ids=[
 
 
 def data(n=60):
-    """Half of the entries zero, all of them float32 numbers; class indices; weights of which some are zero."""
+    """Half of the entries zero, all of them float32 numbers; class indices;
+    weights of which some are zero.
+    """
     rng = np.random.default_rng(0)
     X = (rng.normal(size=(n, P)) + 0.4) * (rng.random((n, P)) < 0.5)
     s = rng.uniform(0.5, 2.0, n)
@@ -103,7 +109,9 @@ def test_hessian(kind, layout, fit_intercept):
     objective = make(kind, layout, fit_intercept)
     theta = point(objective)
     H = differences(lambda t: objective.value_grad(t)[1], theta)
-    assert_allclose(np.tril(objective.hessian(theta)), np.tril(H), atol=1e-8 if layout != "dense32" else 1e-6)
+    assert_allclose(
+        np.tril(objective.hessian(theta)), np.tril(H), atol=1e-8 if layout != "dense32" else 1e-6
+    )
 
 
 @either_intercept
@@ -152,8 +160,11 @@ def test_sample(kind):
     assert type(sample) is type(objective) and sample.penalty == objective.penalty
     assert_array_equal(sample.blocks.X, X[::3])
     shared = ArrayBlocks(X[::3], sample.blocks.y, s[::3])
-    twin = SoftmaxObjective(shared, K, objective.penalty, True) if kind == "softmax" else \
-        LinearObjective(shared, objective.loss, objective.penalty, True)
+    twin = (
+        SoftmaxObjective(shared, K, objective.penalty, True)
+        if kind == "softmax"
+        else LinearObjective(shared, objective.loss, objective.penalty, True)
+    )
     assert sample.value_grad(theta)[0] == twin.value_grad(theta)[0]
 
 
@@ -161,12 +172,20 @@ def test_sample(kind):
 def test_optimality(l1, positive):
     """The largest smallest subgradient over coefficients and intercept."""
     X, y, s = data()
-    objective = LinearObjective(ArrayBlocks(X, y * 1.0, s), SquaredError(), ElasticNet(l1, 0.0, positive), True)
+    objective = LinearObjective(
+        ArrayBlocks(X, y * 1.0, s), SquaredError(), ElasticNet(l1, 0.0, positive), True
+    )
     theta = np.array([0.0, 1.0, 0.0, 2.0, 0.0, 0.5])
     grad = np.array([0.05, -0.3, -0.2, 0.25, 1.5, -0.7])
     outside = np.maximum(np.abs(grad) - l1, 0.0)
-    expected = [0.0 if positive else outside[0], abs(-0.3 + l1), outside[2], 0.25 + l1, 0.0 if positive else outside[4],
-                0.7]
+    expected = [
+        0.0 if positive else outside[0],
+        abs(-0.3 + l1),
+        outside[2],
+        0.25 + l1,
+        0.0 if positive else outside[4],
+        0.7,
+    ]
     assert_allclose(objective.optimality(theta, grad), max(expected))
     assert_allclose(objective.optimality(theta, np.append(grad[:5], 0.0)), max(expected[:5]))
 
@@ -180,15 +199,25 @@ def test_threads_do_not_matter(kind):
     runs = []
     for n_threads in (1, 2, 3):
         blocks, penalty = ArrayBlocks(X, y, None, n_threads), ElasticNet(0.0, 0.1)
-        objective = SoftmaxObjective(blocks, K, penalty, True) if kind == "softmax" else \
-            LinearObjective(blocks, LINEAR[kind], penalty, True)
+        objective = (
+            SoftmaxObjective(blocks, K, penalty, True)
+            if kind == "softmax"
+            else LinearObjective(blocks, LINEAR[kind], penalty, True)
+        )
         theta = 0.1 * point(objective)
         curvatures = objective.curvatures(theta)
         value, grad = objective.value_grad(theta)
-        runs.append(np.concatenate([
-            [value], grad, objective.hessian_dot(curvatures, theta), objective.metric(theta).solve(theta),
-            objective.diagonal_metric(curvatures).solve(theta),
-        ]))
+        runs.append(
+            np.concatenate(
+                [
+                    [value],
+                    grad,
+                    objective.hessian_dot(curvatures, theta),
+                    objective.metric(theta).solve(theta),
+                    objective.diagonal_metric(curvatures).solve(theta),
+                ]
+            )
+        )
     assert len(blocks.blocks) > 2
     assert_array_equal(runs[1], runs[0])
     assert_array_equal(runs[2], runs[0])
@@ -196,7 +225,9 @@ def test_threads_do_not_matter(kind):
 
 @pytest.mark.parametrize("loss", [Huber(0.2), AbsoluteError()], ids=named)
 def test_no_curvature_of_its_own(loss):
-    """Huber's model curvature is taken where its own vanishes; a loss with kinks has a value and a gradient."""
+    """Huber's model curvature is taken where its own vanishes;
+    a loss with kinks has a value and a gradient.
+    """
     X, y, s = data()
     objective = LinearObjective(ArrayBlocks(X, 10.0 * y, s), loss, ElasticNet(0.0, 0.0), True)
     theta = np.full(P + 1, 0.1)
@@ -209,7 +240,9 @@ def test_no_curvature_of_its_own(loss):
 
 
 def test_singular_metric():
-    """As little is added to the diagonal as makes a matrix definite: directions with curvature are served."""
+    """As little is added to the diagonal as makes a matrix definite:
+    directions with curvature are served.
+    """
     H = np.array([[4.0, 4.0, 0.0], [4.0, 4.0, 0.0], [0.0, 0.0, 1e-6]])
     solved = CholeskyMetric(H[None]).solve(np.array([4.0, 4.0, 1e-6]))
     assert_allclose(solved[:2].sum(), 1.0, rtol=1e-6)

@@ -12,7 +12,9 @@ from skbigmodel.penalties import ElasticNet, prox
 
 # parameters with which to try each class of the module; a new class fails here until it is listed
 PARAMETERS = {
-    "ElasticNet": [(l1, l2, positive) for l1 in (0.0, 0.3) for l2 in (0.0, 0.7) for positive in (False, True)],
+    "ElasticNet": [
+        (l1, l2, positive) for l1 in (0.0, 0.3) for l2 in (0.0, 0.7) for positive in (False, True)
+    ]
 }
 CLASSES = [cls for _, cls in inspect.getmembers(penalties, inspect.isclass) if hasattr(cls, "prox")]
 ALL_PENALTIES = [cls(*params) for cls in CLASSES for params in PARAMETERS[cls.__name__]]
@@ -84,7 +86,9 @@ def test_prox_in_a_kernel(penalty):
 
 @every_penalty
 def test_residual_is_the_smallest_subgradient(penalty):
-    """Where w = 0 the penalty has an interval of slopes: of all sums with the gradient the nearest to 0 counts."""
+    """Where w = 0 the penalty has an interval of slopes:
+    of all sums with the gradient the nearest to 0 counts.
+    """
     w = coefficients(penalty)
     grad = np.random.default_rng(2).normal(size=len(w))
     # slopes of l1·|w| and of the bound w >= 0, whose slopes at 0 are all numbers <= 0
@@ -110,5 +114,7 @@ def test_residual_vanishes_at_fixed_points_of_the_prox(penalty):
 
 def test_smooth():
     """Only l2 alone, with free signs, suits plain gradient methods."""
-    assert [penalty.smooth for penalty in (ElasticNet(0.0, 1.0), ElasticNet(0.1, 1.0), ElasticNet(0.0, 1.0, True))] \
-        == [True, False, False]
+    assert [
+        penalty.smooth
+        for penalty in (ElasticNet(0.0, 1.0), ElasticNet(0.1, 1.0), ElasticNet(0.0, 1.0, True))
+    ] == [True, False, False]

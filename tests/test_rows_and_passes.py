@@ -43,7 +43,7 @@ def block(layout, n=N, p=P):
     return as_rows(LAYOUTS[layout](X)), X, rng.uniform(0.1, 3.0, n), s
 
 
-# -- layouts ---------------------------------------------------------------------------------------------------------
+# -- layouts ---------------------------------------------------------------------------------------
 
 
 @jit
@@ -101,12 +101,14 @@ def test_as_rows_shares_memory():
     assert_array_equal(dense.values(), X.ravel())
 
 
-# -- passes with one prediction --------------------------------------------------------------------------------------
+# -- passes with one prediction --------------------------------------------------------------------
 
 
 def loss_and_grad(block_rows, y, s, loss, theta, fit_intercept):
     grad = np.zeros(P + fit_intercept)
-    total = passes_linear.loss_and_grad(block_rows, frozen(y), frozen(s), loss, frozen(theta), fit_intercept, grad)
+    total = passes_linear.loss_and_grad(
+        block_rows, frozen(y), frozen(s), loss, frozen(theta), fit_intercept, grad
+    )
     return total, grad
 
 
@@ -145,6 +147,22 @@ def test_sums_are_added_to_what_is_there():
     passes_linear.loss_and_grad(*args, twice)
     passes_linear.loss_and_grad(*args, twice)
     assert_allclose(twice, 2 * once, rtol=1e-14)
+
+
+@either_kind
+def test_sums_do_not_depend_on_where_memory_lies(layout):
+    """The same bits for arrays at many addresses:
+    a reduction that also stored could be added in two orders.
+    """
+    block_rows, _, y, s = block(layout)
+    theta, kept, found = np.linspace(-0.6, 0.5, P + 1), [], set()
+    for k in range(300):
+        kept.append(np.empty(1 + 97 * k % 3001))
+        total, grad = loss_and_grad(block_rows, y.copy(), s.copy(), SquaredError(), theta, True)
+        product = np.zeros(P + 1)
+        passes_linear.hessian_product(block_rows, frozen(s.copy()), frozen(theta), True, product)
+        found.add((total, *grad, *product))
+    assert len(found) == 1
 
 
 @every_layout
@@ -186,7 +204,9 @@ def test_curvatures(layout, loss):
 
 @pytest.mark.parametrize("extra", [0, 1], ids=["columns", "columns and ones"])
 def test_weighted_rows_for_blas(extra):
-    """sqrt(d)·(x - shift), with sqrt(d) beside it where there is room; the Gram matrix of sparse rows directly."""
+    """sqrt(d)·(x - shift), with sqrt(d) beside it where there is room;
+    the Gram matrix of sparse rows directly.
+    """
     block_rows, X, y, _ = block("dense")
     shift, B = np.linspace(0, 1, P), np.empty((20, P + extra))
     passes_linear.scale_rows(block_rows, 4, 24, frozen(y[4:24]), shift, B)
@@ -213,7 +233,7 @@ def test_moments(weighted):
     assert_allclose(np.tril(H), np.tril(V.T @ (s[:, None] * V)), rtol=1e-11, atol=1e-11)
 
 
-# -- passes with one prediction per class ----------------------------------------------------------------------------
+# -- passes with one prediction per class ----------------------------------------------------------
 
 
 def scores(spread=3.0, n=40):

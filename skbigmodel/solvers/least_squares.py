@@ -30,6 +30,7 @@ SAFE = 1e-3  # reciprocal condition of the Gram matrix above which Cholesky need
 SINGULAR = 1e-9  # below: orthogonal factorisation
 LARGE = 1e150  # numbers whose squares, summed, overflow
 MAX_REFINEMENTS = 4
+FAR = 10.0  # means larger than so many deviations are subtracted before squares are summed
 SMALL = 200  # columns up to which a small matrix is no cost, however few the rows
 
 
@@ -91,11 +92,14 @@ class LeastSquares:
 
             H = blocks.total(block_sum, (p + 2, p + 2))[1]
             return H + np.tril(H, -1).T, shift, y_shift
-        shift[:] = blocks.blocks[0].rows.X[:100].mean(axis=0, dtype=np.float64)
+        first = blocks.blocks[0].rows.X[:100].astype(np.float64)
+        if blocks.s is None and (np.abs(first.mean(axis=0)) <= FAR * first.std(axis=0)).all():
+            return blocks.total(lambda block, H: _add_moments(block, y_shift, H), (p + 2, p + 2))[1], shift, y_shift
+        shift[:] = first.mean(axis=0)
 
         def block_sum(block, H):
             X = block.rows.X
-            size = min(max(64, CHUNK_BYTES // (X.itemsize * (p + 2))), len(X))
+            size = min(max(2 * p, CHUNK_BYTES // (X.itemsize * (p + 2))), len(X))
             B = np.empty((size, p + 2), X.dtype)
             for start in range(0, len(X), size):
                 part = B[: min(size, len(X) - start)]
@@ -269,6 +273,20 @@ class LeastSquares:
         w = X.T @ a - (centre * a.sum() if blocks.sparse else 0.0)
         theta = self._with_intercept(w, y_centre - centre @ w)
         return (theta, *self.objective.value_grad(theta))
+
+
+def _add_moments(block, y_shift, H):
+    """The moments of columns that need no shift, from the rows as they lie."""
+    X, p = block.rows.X, block.rows.X.shape[1]
+    size = max(2 * p, CHUNK_BYTES // (X.itemsize * p))
+    for start in range(0, len(X), size):
+        part, y = X[start : start + size], block.y[start : start + size] - y_shift
+        H[:p, :p] += part.T @ part
+        H[p:, :p] += np.stack([np.ones(len(y)), y]).astype(X.dtype) @ part
+        H[p, p] += len(y)
+        H[p + 1, p] += y.sum()
+        H[p + 1, p + 1] += y @ y
+    return 0.0
 
 
 def ridge(A, b, strength):
