@@ -3,10 +3,23 @@
 Plain arrays and LAPACK: a pickled state can be loaded where Numba cannot.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 from scipy.linalg.lapack import dpotrf, dpotrs
 
 from .validation import NotFinite
+
+
+class Model(NamedTuple):
+    """Second-order part of a model: what the state of a solver keeps of it."""
+
+    features: np.ndarray  # ascending
+    means: np.ndarray  # of their columns under the model's weights
+    total: float  # mean weight
+    diag: np.ndarray  # of the Hessian in centred coordinates, l2 included; 0 for constant columns
+    H: np.ndarray  # that Hessian (k, k), or empty
+    d: np.ndarray  # or the weights of the rows (n,), or empty
 
 
 class CholeskyMetric:
@@ -32,7 +45,7 @@ def _cholesky(H, ridge=0.0):
         raise NotFinite
     diagonal = np.diag(H).copy()
     largest = diagonal.max()
-    scale = np.maximum(diagonal, 1e-12 * largest) if largest > 1e-200 else np.ones_like(diagonal)
+    scale = np.where(diagonal > 0, diagonal, largest) if largest > 1e-200 else np.ones_like(diagonal)
     while True:
         A = H.copy()
         A[np.diag_indices(len(A))] = diagonal + ridge * scale

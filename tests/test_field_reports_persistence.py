@@ -5,7 +5,7 @@ import json
 import pickle
 import pickletools
 
-import cloudpickle
+from joblib.externals import cloudpickle
 import joblib
 import numpy as np
 import pytest

@@ -267,7 +267,7 @@ def test_nowhere_to_write(run_python, copy_of_package):
         "from skbigmodel import GDLinearRegressor as Model\n"
         "assert abs(Model().fit([[0.0], [1.0]], [0.0, 2.0]).coef_[0] - 2.0) < 1e-12\n"
     )
-    nowhere = {"HOME": "/dev/null", "XDG_CACHE_HOME": None, "TMPDIR": "/dev/null", "PYTHONDONTWRITEBYTECODE": "1"}
+    nowhere = {"HOME": "/dev/null", "XDG_CACHE_HOME": None, "TMPDIR": "/dev/null"}
     hits, _, value = run_copy(run_python, copy_of_package, "/dev/null/cache", code, **nowhere)
     assert hits == 0 and value == 2.5
 

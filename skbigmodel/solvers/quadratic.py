@@ -7,14 +7,12 @@ coefficients are zero and which sign the others have, and a Newton step for the 
 last, converges where columns are correlated and sweeps alone would creep.
 """
 
-from typing import NamedTuple
-
 import numpy as np
 from scipy.linalg.lapack import dposv
 
 from .. import passes_linear as passes
 from ..validation import NotFinite
-from ..metrics import CholeskyMetric
+from ..metrics import CholeskyMetric, Model
 from ..objective import weighted_gram
 from ..passes_coordinate import Columns, centred_gram, column_epochs, gram_epochs
 from ..rows import as_rows
@@ -26,17 +24,6 @@ SMALL_FACE = 64  # ... so few coefficients that they cost nothing
 # (dense, sparse): a variance that small relative to the square of the mean is rounding
 SPREAD = 1e-24, 1e-13
 FACE_SHARE = 0.1  # accuracy of conjugate gradients relative to the gradient
-
-
-class Model(NamedTuple):
-    """Second-order part of a model: what the state of a solver keeps of it."""
-
-    features: np.ndarray  # ascending
-    means: np.ndarray  # of their columns under the model's weights
-    total: float  # mean weight
-    diag: np.ndarray  # of the Hessian in centred coordinates, l2 included; 0 for constant columns
-    H: np.ndarray  # that Hessian (k, k), or empty
-    d: np.ndarray  # or the weights of the rows (n,), or empty
 
 
 def build(objective, theta, features):
