@@ -74,9 +74,9 @@ class SoftmaxObjective(Objective):
                 if chunk is None:
                     passes.add_sparse_class_grams(block.rows, D, H)
                     continue
-                B = np.empty((len(chunk), p + 1))
+                B, chunk = np.empty((len(chunk), p + 1), block.rows.X.dtype), block.rows.X[start : start + len(Z)]
                 for k in range(K):
-                    root = np.sqrt(D[:, k : k + 1])
+                    root = np.sqrt(D[:, k : k + 1]).astype(B.dtype)
                     np.multiply(chunk, root, out=B[:, :p])
                     B[:, p:] = root
                     H[k] += B.T @ B

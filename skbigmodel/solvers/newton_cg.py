@@ -22,6 +22,7 @@ from .newton import ARMIJO, MAX_HALVINGS, Newton, restart
 
 MAX_PRODUCTS = 500  # Hessian products per step
 METRIC_LIMIT = 1500  # parameters per output up to which a metric may be factorised
+METRIC_RATE = 24, 9  # parameters per output whose metric costs as much as a pass: one output, several
 SAMPLE_ROWS = 4  # per parameter, at least, in a metric's sample
 CHEAP_METRIC = 3.0  # passes
 PRECONDITIONER_RIDGE = 1e-9  # keeps rounding in directions that the loss does not see from being magnified
@@ -55,7 +56,9 @@ class NewtonCG:
         # a factorised metric is formed on every k-th row; its cost, in passes over all of them
         n_rows, size = objective.blocks.n_rows, objective.metric_size
         self.sample_step = max(1, n_rows // max(SAMPLE_ROWS * size, 2000))
-        self.metric_cost = objective.n_outputs * size / 24 / self.sample_step if size <= METRIC_LIMIT else np.inf
+        # (a pass costs as much as its outputs, and so does a metric, which has a matrix for each)
+        rate = METRIC_RATE[objective.n_outputs > 1] * self.sample_step
+        self.metric_cost = size / rate if size <= METRIC_LIMIT else np.inf
         self.heavy = size > METRIC_LIMIT and objective.blocks.sparse and objective.n_outputs == 1
 
     def init(self, theta):
