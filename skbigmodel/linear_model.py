@@ -709,6 +709,22 @@ class GDLogisticClassifier(SparseCoefMixin, ClassifierMixin, GradientEstimator):
         z = self._raw_predictions(X)
         return np.hstack([log_expit(-z), log_expit(z)]) if z.shape[1] == 1 else log_softmax(z, axis=1)
 
+    def score(self, X, y, sample_weight=None):
+        """Accuracy of the predictions.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+        y : array-like of shape (n_samples,)
+            True labels, held in any way that ``fit`` takes.
+        sample_weight : array-like of shape (n_samples,), default=None
+
+        Returns
+        -------
+        float
+        """
+        return accuracy_score(as_labels(y), self.predict(X), sample_weight=sample_weight)
+
     def to_sklearn(self):
         """A fitted :class:`~sklearn.linear_model.LogisticRegression` that predicts the same.
 

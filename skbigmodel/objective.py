@@ -67,7 +67,7 @@ class LinearObjective(Objective):
         return self.blocks.total(block_sum, self.n_params)
 
     def hessian(self, theta):
-        """Hessian of the smooth part; of its two triangles only the lower one is sure to be set."""
+        """Hessian of the smooth part."""
         loss, fit_intercept = self.loss, self.fit_intercept
 
         def weights(block, start, stop, d):
@@ -143,7 +143,7 @@ class LinearObjective(Objective):
             passes.add_heavy_gram(block.rows, curvatures[offsets[block.start]], position, H)
             return 0.0
 
-        H = self.blocks.total(block_sum, (size, size))[1] / self.blocks.weight
+        H = folded(self.blocks.total(block_sum, (size, size))[1]) / self.blocks.weight
         H[np.diag_indices(HEAVY_COLUMNS)] += self.penalty.l2
         if self.fit_intercept:
             return HeavyMetric(H, np.append(heavy, self.n_features), np.append(diagonal, 1.0))
@@ -154,8 +154,13 @@ class LinearObjective(Objective):
         return LinearObjective(self.blocks.sample(step), self.loss, self.penalty, self.fit_intercept)
 
 
+def folded(H):
+    """The symmetric matrix of which each entry has been summed in one triangle or, by the order in a row, the other."""
+    return H + H.T - np.diag(H.diagonal())
+
+
 def weighted_gram(blocks, weights, shift, extra_column, dtype=None):
-    """Σ d·(x - shift)(x - shift)ᵀ with d from ``weights(block, start, stop, d)``; lower triangle.
+    """Σ d·(x - shift)(x - shift)ᵀ with d from ``weights(block, start, stop, d)``.
 
     ``extra_column`` appends a column of ones to x. Dense rows go through BLAS (a symmetric product), sparse ones
     are scattered; ``shift`` must be zero for those. ``dtype`` is that of the products; by default that of dense rows.
@@ -181,5 +186,5 @@ def weighted_gram(blocks, weights, shift, extra_column, dtype=None):
         return 0.0
 
     if blocks.sparse:
-        return blocks.total(sparse, (size, size))[1]
+        return folded(blocks.total(sparse, (size, size))[1])
     return blocks.total(dense, (size, size))[1]

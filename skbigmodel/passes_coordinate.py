@@ -107,18 +107,11 @@ def loss_slopes(rows, y, s, loss, theta, has_intercept, slopes):
 
 
 @jit
-def centred_gram(L, either, means, weight):
-    """(Σ d·x·xᵀ - Σd·means·meansᵀ) / weight, both triangles.
-
-    ``L`` (k + 1, k + 1) holds the sums of (x, 1) in its lower triangle; with ``either``, each in one triangle or
-    the other. It is read in tiles, so that what lies across the diagonal stays in the first-level cache.
-    """
+def centred_gram(G, means, weight):
+    """(Σ d·x·xᵀ - Σd·means·meansᵀ) / weight of the sums of (x, 1), whose last row and column fall away."""
     k = means.size
     H, scale = np.empty((k, k)), 1.0 / weight
-    for top in range(0, k, 32):
-        for left in range(0, top + 1, 32):
-            for i in range(top, min(top + 32, k)):
-                for j in range(left, min(left + 32, i + 1)):
-                    total = L[i, j] + L[j, i] if either and i != j else L[i, j]
-                    H[i, j] = H[j, i] = scale * (total - L[k, k] * means[i] * means[j])
+    for i in range(k):
+        for j in range(k):
+            H[i, j] = scale * (G[i, j] - G[k, k] * means[i] * means[j])
     return H

@@ -69,13 +69,16 @@ def scale_rows(rows, start, stop, d, shift, B):
 
 @jit
 def add_sparse_gram(rows, d, shift, H):
-    """Add Σ d·x·xᵀ, with a last row for the intercept where H has one, to the lower triangle of ``H``."""
+    """Add Σ d·x·xᵀ, with a last row for the intercept where H has one, to ``H``, of sparse rows in any order.
+
+    Each pair of entries is added once, in the triangle that their order in the row has it: see ``objective.folded``.
+    """
     p = shift.shape[0]
     for i in range(n_rows(rows)):
         a = d[i]
         for k in range(rows.indptr[i], rows.indptr[i + 1]):
             j, v = rows.indices[k], a * rows.data[k]
-            for m in range(rows.indptr[i], k + 1):  # indices are sorted
+            for m in range(rows.indptr[i], k + 1):
                 H[j, rows.indices[m]] += v * rows.data[m]
             if H.shape[0] > p:
                 H[p, j] += v
@@ -95,7 +98,7 @@ def add_heavy_gram(rows, d, position, H):
             if j >= 0:
                 place[count], entry[count] = j, rows.data[k]
                 count += 1
-        for a in range(count):  # indices are sorted, and so are positions
+        for a in range(count):
             v, row = d[i] * entry[a], place[a]
             for b in range(a + 1):
                 H[row, place[b]] += v * entry[b]
@@ -156,14 +159,14 @@ def moment_rows(rows, y, s, start, stop, shift, y_shift, B):
 
 @jit
 def sparse_moments(rows, y, s, y_shift, H):
-    """Add Σ s·v·vᵀ with v = (x, 1, y - y_shift) to the lower triangle of ``H``, for sparse rows."""
+    """As ``add_sparse_gram``: Σ s·v·vᵀ with v = (x, 1, y - y_shift)."""
     p = H.shape[0] - 2
     for i in range(n_rows(rows)):
         a = s[i] if s.shape[0] > 1 else s[0]
         r = y[i] - y_shift
         for k in range(rows.indptr[i], rows.indptr[i + 1]):
             j, v = rows.indices[k], a * rows.data[k]
-            for m in range(rows.indptr[i], k + 1):  # indices are sorted
+            for m in range(rows.indptr[i], k + 1):
                 H[j, rows.indices[m]] += v * rows.data[m]
             H[p, j] += v
             H[p + 1, j] += v * r
@@ -176,3 +179,14 @@ def sparse_moments(rows, y, s, y_shift, H):
 def add_weighted(rows, a, out):
     """Add Xᵀ·a to ``out``."""
     add_run(rows, 0, n_rows(rows), a, out)
+
+
+@jit
+def has_duplicates(rows, last_row):
+    """Whether a row of a sparse block names a column twice; ``last_row`` (n_features,) must hold -1."""
+    for i in range(n_rows(rows)):
+        for k in range(rows.indptr[i], rows.indptr[i + 1]):
+            if last_row[rows.indices[k]] == i:
+                return True
+            last_row[rows.indices[k]] = i
+    return False

@@ -86,12 +86,12 @@ def sparse_transposed_product(rows, D, G):
 
 @jit
 def add_sparse_class_grams(rows, D, H):
-    """H[c] += Σ d_c·x·xᵀ (lower triangle) for each class c, with a last row for the intercept where H has one."""
+    """As ``passes_linear.add_sparse_gram`` for each class c: H[c] += Σ d_c·x·xᵀ, with a last row for the intercept."""
     p = H.shape[1] - 1
     for i in range(n_rows(rows)):
         for k in range(rows.indptr[i], rows.indptr[i + 1]):
             j, v = rows.indices[k], rows.data[k]
-            for m in range(rows.indptr[i], k + 1):  # indices are sorted
+            for m in range(rows.indptr[i], k + 1):
                 for c in range(D.shape[1]):
                     H[c, j, rows.indices[m]] += D[i, c] * v * rows.data[m]
             for c in range(D.shape[1]):

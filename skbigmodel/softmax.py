@@ -4,7 +4,7 @@ import numpy as np
 
 from . import passes_softmax as passes
 from .metrics import CholeskyMetric, DiagonalMetric
-from .objective import CHUNK_BYTES, Objective
+from .objective import CHUNK_BYTES, Objective, folded
 
 
 class SoftmaxObjective(Objective):
@@ -83,6 +83,7 @@ class SoftmaxObjective(Objective):
             return 0.0
 
         H = self.blocks.total(block_sum, (K, p + 1, p + 1))[1] / self.blocks.weight
+        H = np.stack([folded(block) for block in H]) if self.blocks.sparse else H
         H[:, np.arange(p), np.arange(p)] += self.penalty.l2
         size = p + self.fit_intercept
         return CholeskyMetric(H[:, :size, :size], ridge)

@@ -4,8 +4,8 @@ import copy
 import json
 import pickle
 import pickletools
+from functools import partial
 
-from joblib.externals import cloudpickle
 import joblib
 import numpy as np
 import pytest
@@ -14,11 +14,12 @@ from numpy.testing import assert_array_equal
 from skbigmodel import GDLinearRegressor
 from skbigmodel.losses import Huber
 
+cloudpickled = partial(joblib.wrap_non_picklable_objects, keep_wrapper=False)
 ALLOWED = {"skbigmodel", "numpy", "builtins", "copyreg", "_codecs"}
 COPIERS = {
     "pickle": lambda model, path: pickle.loads(pickle.dumps(model)),
     "old pickle": lambda model, path: pickle.loads(pickle.dumps(model, protocol=2)),
-    "cloudpickle": lambda model, path: pickle.loads(cloudpickle.dumps(model)),
+    "cloudpickle": lambda model, path: pickle.loads(pickle.dumps(cloudpickled(model))),
     "deepcopy": lambda model, path: copy.deepcopy(model),
     "joblib": lambda model, path: joblib.load(*joblib.dump(model, path / "model.joblib")),
     "mapped": lambda model, path: joblib.load(*joblib.dump(model, path / "model.joblib"), mmap_mode="r"),

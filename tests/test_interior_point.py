@@ -186,7 +186,7 @@ def test_degenerate_data(loss, penalty):
         expected, floor = lowest(objective), 1e-10 * np.abs(y - np.median(y)).mean() + 1e-12
         if name != "nearly collinear":  # which the simplex method solves less well
             assert min(result.curve) == pytest.approx(expected, rel=1e-8, abs=floor), name
-        assert min(result.curve) <= expected * (1 + 1e-9) + floor, name
+        assert min(result.curve) <= expected * (1 + 1e-8) + floor, name  # 1e8 + y has lost that many digits
 
 
 def test_any_number_of_threads_gives_the_same_bits():

@@ -24,7 +24,7 @@ from scipy.linalg.lapack import dpocon, dpotrf, dpotrs
 
 from .. import passes_linear as passes
 from ..validation import NotFinite
-from ..objective import CHUNK_BYTES
+from ..objective import CHUNK_BYTES, folded
 
 SAFE = 1e-3  # reciprocal condition of the Gram matrix above which Cholesky needs no refinement
 SINGULAR = 1e-9  # below: orthogonal factorisation
@@ -91,7 +91,7 @@ class LeastSquares:
                 return 0.0
 
             H = blocks.total(block_sum, (p + 2, p + 2))[1]
-            return H + np.tril(H, -1).T, shift, y_shift
+            return folded(H), shift, y_shift
         first = blocks.blocks[0].rows.X[:100].astype(np.float64)
         if blocks.s is None and (np.abs(first.mean(axis=0)) <= FAR * first.std(axis=0)).all():
             return blocks.total(lambda block, H: _add_moments(block, y_shift, H), (p + 2, p + 2))[1], shift, y_shift

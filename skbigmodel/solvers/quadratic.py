@@ -55,7 +55,7 @@ def _gram_model(objective, theta, features):
     total = max(float(H[k, k]), 1e-300)
     means = H[k, :k] / total if fit_intercept else np.zeros(k)
     # entries of a sparse row may come in any order, and then their products in either triangle
-    H = centred_gram(H, blocks.sparse, means, blocks.weight)
+    H = centred_gram(H, means, blocks.weight)
     total, means = total / blocks.weight, means + shift
     diag = _finish(objective, H.diagonal(), means, total)
     H[diag == 0], H[:, diag == 0] = 0.0, 0.0
