@@ -2,8 +2,8 @@
 
     python benchmarks/fit_times.py [--rounds 7] [--only PATTERN]
 
-Each row fits both estimators once without counting (imports, compiled code), then in turns; it prints the medians, their
-ratio, and how far each objective lies above the lower of the two, relative to it.
+Each row fits both estimators once without counting (imports, compiled code), then in turns; it prints the
+medians, their ratio, and how far each objective lies above the lower of the two, relative to it.
 """
 
 import argparse
@@ -12,8 +12,21 @@ import statistics
 import time
 
 import numpy as np
-from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, make_classification, make_regression
-from sklearn.linear_model import ElasticNet, Lasso, LinearRegression, LogisticRegression, QuantileRegressor, Ridge
+from sklearn.datasets import (
+    load_breast_cancer,
+    load_diabetes,
+    load_digits,
+    make_classification,
+    make_regression,
+)
+from sklearn.linear_model import (
+    ElasticNet,
+    Lasso,
+    LinearRegression,
+    LogisticRegression,
+    QuantileRegressor,
+    Ridge,
+)
 
 from skbigmodel import GDLinearRegressor, GDLogisticClassifier
 from skbigmodel.losses import Quantile
@@ -61,34 +74,69 @@ WORKLOADS = {
     "least squares, diabetes": (load_diabetes, (442, 10), GDLinearRegressor(), LinearRegression(), squared),
     "least squares, 200000 x 50": (measured, (200_000, 50), GDLinearRegressor(), LinearRegression(), squared),
     "ridge, 20000 x 300": (
-        measured, (20_000, 300), GDLinearRegressor(alpha=0.01), Ridge(alpha=200.0), elastic(0.01, 0.0),
+        measured,
+        (20_000, 300),
+        GDLinearRegressor(alpha=0.01),
+        Ridge(alpha=200.0),
+        elastic(0.01, 0.0),
     ),
     "lasso, 1000 x 2000": (
-        measured, (1_000, 2_000), GDLinearRegressor(alpha=1.0, l1_ratio=1.0), Lasso(alpha=1.0), elastic(1.0, 1.0),
+        measured,
+        (1_000, 2_000),
+        GDLinearRegressor(alpha=1.0, l1_ratio=1.0),
+        Lasso(alpha=1.0),
+        elastic(1.0, 1.0),
     ),
     "elastic net, 100000 x 100": (
-        measured, (100_000, 100), GDLinearRegressor(alpha=0.5, l1_ratio=0.5), ElasticNet(alpha=0.5, l1_ratio=0.5),
+        measured,
+        (100_000, 100),
+        GDLinearRegressor(alpha=0.5, l1_ratio=0.5),
+        ElasticNet(alpha=0.5, l1_ratio=0.5),
         elastic(0.5, 0.5),
     ),
     "median, 2000 x 20": (
-        measured, (2_000, 20), GDLinearRegressor(loss=Quantile(0.5)), QuantileRegressor(quantile=0.5, alpha=0.0),
+        measured,
+        (2_000, 20),
+        GDLinearRegressor(loss=Quantile(0.5)),
+        QuantileRegressor(quantile=0.5, alpha=0.0),
         pinball(0.5, 0.0),
     ),
     "logistic, breast cancer": (
-        load_breast_cancer, (569, 30), GDLogisticClassifier(), LogisticRegression(solver="newton-cholesky"), log_loss(),
+        load_breast_cancer,
+        (569, 30),
+        GDLogisticClassifier(),
+        LogisticRegression(solver="newton-cholesky"),
+        log_loss(),
     ),
     "logistic, 200000 x 50": (
-        labelled, (200_000, 50), GDLogisticClassifier(), LogisticRegression(solver="newton-cholesky"), log_loss(),
+        labelled,
+        (200_000, 50),
+        GDLogisticClassifier(),
+        LogisticRegression(solver="newton-cholesky"),
+        log_loss(),
     ),
-    "logistic, 5000 x 1000": (labelled, (5_000, 1_000), GDLogisticClassifier(), LogisticRegression(), log_loss()),
+    "logistic, 5000 x 1000": (
+        labelled,
+        (5_000, 1_000),
+        GDLogisticClassifier(),
+        LogisticRegression(),
+        log_loss(),
+    ),
     "multinomial, digits": (
-        load_digits, (1797, 64), GDLogisticClassifier(), LogisticRegression(max_iter=2000), log_loss(),
+        load_digits,
+        (1797, 64),
+        GDLogisticClassifier(),
+        LogisticRegression(max_iter=2000),
+        log_loss(),
     ),
     "l1 logistic, breast cancer": (
-        load_breast_cancer, (569, 30), GDLogisticClassifier(l1_ratio=1.0),
-        LogisticRegression(l1_ratio=1.0, solver="saga", max_iter=5000), log_loss(1.0),
+        load_breast_cancer,
+        (569, 30),
+        GDLogisticClassifier(l1_ratio=1.0),
+        LogisticRegression(l1_ratio=1.0, solver="saga", max_iter=5000),
+        log_loss(1.0),
     ),
-}  # fmt: skip
+}
 
 
 def data_of(make, shape):
@@ -106,7 +154,9 @@ def main():
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--only", default="*")
     options = parser.parse_args()
-    print(f"{'workload':30} {'ours':>9} {'sklearn':>9} {'ratio':>6}   objective above the lower: ours, sklearn")
+    print(
+        f"{'workload':30} {'ours':>9} {'sklearn':>9} {'ratio':>6}   objective above the lower: ours, sklearn"
+    )
     for name, (make, shape, ours, twin, objective) in WORKLOADS.items():
         if not fnmatch.fnmatch(name, options.only):
             continue

@@ -1,30 +1,34 @@
 """Text that the docstrings of several estimators share, in one place."""
 
-PARAMETERS = '''
+PARAMETERS = """
     solver : str or class, default="auto"
-        How to descend. ``"auto"`` picks the fastest that reaches the optimum; ``solver_`` tells which. ``"gd"`` is plain
-        full-batch gradient descent, ``"nesterov"`` accelerated proximal gradient, ``"lbfgs"``, ``"newton"``,
-        ``"newton-cg"`` and ``"cd"`` (coordinate descent) use curvature, ``"saga"``, ``"sgd"`` and ``"adam"`` are
-        stochastic, ``"least-squares"`` is direct and ``"interior-point"`` is for piecewise linear losses.
-        scikit-learn's ``"newton-cholesky"``, ``"liblinear"`` and ``"sag"`` mean ``"auto"``. A class of your own
-        follows the protocol of :mod:`skbigmodel.solvers.driver`.
+        How to descend. ``"auto"`` picks the fastest that reaches the optimum; ``solver_`` tells which.
+        ``"gd"`` is plain full-batch gradient descent, ``"nesterov"`` accelerated proximal gradient,
+        ``"lbfgs"``, ``"newton"``, ``"newton-cg"`` and ``"cd"`` (coordinate descent) use curvature,
+        ``"saga"``, ``"sgd"`` and ``"adam"`` are stochastic, ``"least-squares"`` is direct and
+        ``"interior-point"`` is for piecewise linear losses. scikit-learn's ``"newton-cholesky"``,
+        ``"liblinear"`` and ``"sag"`` mean ``"auto"``. A class of your own follows the protocol of
+        :mod:`skbigmodel.solvers.driver`.
     learning_rate : "auto" or float, default="auto"
-        Step length of ``"gd"``, ``"nesterov"``, ``"sgd"``, ``"adam"`` and ``"saga"``, in units of parameter per unit of
-        gradient of the mean loss. With ``"auto"`` the solver finds its own, and columns may have any scale.
+        Step length of ``"gd"``, ``"nesterov"``, ``"sgd"``, ``"adam"`` and ``"saga"``, in units of parameter
+        per unit of gradient of the mean loss. With ``"auto"`` the solver finds its own, and columns may have
+        any scale.
     batch_size : int, default=None
         Rows per step of the stochastic solvers; ``None`` lets them choose.
     max_iter : int, default=1000
         Iterations at most; epochs for the stochastic solvers.
     tol : float, default=1e-4
-        The fit has converged when no entry of the (sub)gradient of the mean objective exceeds ``tol`` and the estimated
-        relative gap to the optimum, which does not depend on the scale of the columns, is at most ``1e-5 * tol``.
+        The fit has converged when no entry of the (sub)gradient of the mean objective exceeds ``tol`` and the
+        estimated relative gap to the optimum, which does not depend on the scale of the columns, is at most
+        ``1e-5 * tol``.
     loss_threshold : float, default=None
         Stop as soon as an entry of ``loss_curve_`` is at most this.
     max_time : float, default=None
         Stop after so many seconds.
     early_stopping : bool, default=False
-        Hold out ``validation_fraction`` of the rows, stop when their score has not improved for ``n_iter_no_change``
-        iterations, and keep the best iterate. Rows passed to ``fit`` as ``X_val, y_val`` do the same without it.
+        Hold out ``validation_fraction`` of the rows, stop when their score has not improved for
+        ``n_iter_no_change`` iterations, and keep the best iterate. Rows passed to ``fit`` as ``X_val, y_val``
+        do the same without it.
     validation_fraction : float, default=0.1
         Share of rows held out, stratified by class in a classifier.
     n_iter_no_change : int, default=5
@@ -34,18 +38,18 @@ PARAMETERS = '''
     average : bool or int, default=False
         Average the iterates of the stochastic solvers, from that epoch on.
     warm_start : bool, default=False
-        Start from the coefficients of the last fit; on the same data and parameters the solver goes on exactly where it
-        stopped.
+        Start from the coefficients of the last fit; on the same data and parameters the solver goes on
+        exactly where it stopped.
     random_state : int, RandomState instance or None, default=None
         Seed of the stochastic solvers, the held-out rows and ``init="random"``.
     n_jobs : int, default=None
-        Threads in one fit. ``None`` means the processors this process may use, capped by what joblib or the environment
-        grants a worker. Results do not depend on it, bit for bit.
+        Threads in one fit. ``None`` means the processors this process may use, capped by what joblib or the
+        environment grants a worker. Results do not depend on it, bit for bit.
     verbose : int, default=0
         1 prints at most once a second and at the end, 2 every iteration.
-'''.strip("\n")
+""".strip("\n")
 
-ATTRIBUTES = '''
+ATTRIBUTES = """
     solver_ : str
         The solver used.
     loss_curve_ : list of float
@@ -58,14 +62,14 @@ ATTRIBUTES = '''
         Number of features seen in ``fit``.
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of features seen in ``fit``, if all are strings.
-'''.strip("\n")
+""".strip("\n")
 
-FIT_PARAMETERS = '''
+FIT_PARAMETERS = """
         sample_weight : array-like of shape (n_samples,), default=None
             Weights, not negative. Weight 2 counts a row twice, weight 0 leaves it out.
         X_val, y_val : array-like, default=None
-            Validation rows: their score is kept in ``validation_scores_``, stops the fit when it has not improved for
-            ``n_iter_no_change`` iterations, and chooses the iterate.
+            Validation rows: their score is kept in ``validation_scores_``, stops the fit when it has not
+            improved for ``n_iter_no_change`` iterations, and chooses the iterate.
         sample_weight_val : array-like, default=None
             Weights of the validation rows.
         coef_init, intercept_init : array-like, default=None
@@ -84,7 +88,7 @@ FIT_PARAMETERS = '''
         -----
         ConvergenceWarning
             If the optimum was not reached; the message says what to do.
-'''.strip("\n")
+""".strip("\n")
 
 
 def documented(cls):

@@ -1,8 +1,8 @@
 """Compilation: the only module that imports Numba.
 
-Everything jitted in the package is made by :func:`jit`; jitted code calls the methods of a loss, penalty or layout
-through a stub made by :func:`method`. Compiled code is kept on disk between processes where a folder can be written,
-and is never stale: its key carries a digest of all sources of the package.
+Everything jitted in the package is made by :func:`jit`; jitted code calls the methods of a loss, penalty or
+layout through a stub made by :func:`method`. Compiled code is kept on disk between processes where a folder
+can be written, and is never stale: its key carries a digest of all sources of the package.
 """
 
 import hashlib
@@ -45,8 +45,8 @@ class _PackageCache(FunctionCache):
     """Numba's cache on disk, made safe in three ways.
 
     - Numba looks only at a kernel's own file; here the index is stamped with the digest of all sources.
-    - Code for a class of the user's (its own loss, say) is not stored: its source is not part of the stamp, and an
-      index that names a class which another process cannot import would break the cache for everyone.
+    - Code for a class of the user's (its own loss, say) is not stored: its source is not part of the stamp,
+      and an index that names a class which another process cannot import would break the cache for everyone.
     - A damaged, full or vanished cache folder costs a compilation, never an exception.
     """
 
@@ -85,15 +85,17 @@ def jit(function):
 def method(stub, fallback=None):
     """Let jitted code call ``stub(obj, ...)`` as the method of that name of ``obj``, a ``NamedTuple``.
 
-    The call is resolved from the type of ``obj`` while compiling, so it costs nothing and is inlined. A class without
-    the method uses that of the name ``fallback``.
+    The call is resolved from the type of ``obj`` while compiling, so it costs nothing and is inlined. A class
+    without the method uses that of the name ``fallback``.
     """
     name = stub.__name__
 
     def resolve(self, *args):
         if not isinstance(self, types.BaseNamedTuple):
             return None
-        return getattr(self.instance_class, name, None) or getattr(self.instance_class, fallback or name, None)
+        return getattr(self.instance_class, name, None) or getattr(
+            self.instance_class, fallback or name, None
+        )
 
     options = {"nogil": True, "fastmath": FASTMATH, "error_model": "numpy"}
     overload(stub, jit_options=options, strict=False)(resolve)
@@ -106,7 +108,7 @@ def compiled_signatures(*dispatchers):
 
 
 def frozen(array, dtype=None):
-    """A read-only C-contiguous view (a copy only where needed): kernels see one kind of array, so compile once."""
+    """A read-only C-contiguous view, a copy only where needed: kernels see one kind of array."""
     view = np.ascontiguousarray(array, dtype=dtype).view(np.ndarray)
     view = view[:]  # the caller's own array keeps its flags
     view.flags.writeable = False
@@ -132,7 +134,7 @@ else:
 
     @numba.njit(fastmath=FASTMATH, error_model="numpy")
     def power_of_two(k):
-        """2**k for an integer-valued float -1022 <= k <= 1023; without a branch, so loops around it vectorise."""
+        """2**k for an integer-valued float -1022 <= k <= 1023, without a branch: loops around it vectorise."""
         return _as_float((np.int64(k) + 1023) << 52)
 
 

@@ -1,7 +1,7 @@
 """What the estimators share: the way from validated data through a solver to fitted attributes.
 
-Nothing here imports Numba: the layers below are imported when a fit starts, so that importing the package, loading a
-pickled model and predicting with it stay light.
+Nothing here imports Numba: the layers below are imported when a fit starts, so that importing the package,
+loading a pickled model and predicting with it stay light.
 """
 
 import inspect
@@ -58,8 +58,8 @@ class GradientEstimator(CallbackSupportMixin, BaseEstimator):
         version = state.pop("_skbigmodel_version", "before 0.1.0")
         if version != _version():
             warnings.warn(
-                f"This {type(self).__name__} was pickled with skbigmodel {version} and is loaded with {_version()}: its "
-                "predictions are kept, but a new fit may differ.",
+                f"This {type(self).__name__} was pickled with skbigmodel {version} and is loaded with "
+                f"{_version()}: its predictions are kept, but a new fit may differ.",
                 UserWarning,
                 stacklevel=2,
             )
@@ -67,7 +67,8 @@ class GradientEstimator(CallbackSupportMixin, BaseEstimator):
         defaults = {name: p.default for name, p in inspect.signature(type(self)).parameters.items()}
         super().__setstate__({**defaults, **state})
 
-    # -- data ----------------------------------------------------------------------------------------------------
+    # -- data
+    # ----------------------------------------------------------------------------------------------------
 
     def _blocks(self, X, y, s):
         """The source of blocks of X."""
@@ -102,7 +103,8 @@ class GradientEstimator(CallbackSupportMixin, BaseEstimator):
             raise ValueError("early_stopping leaves no training row with a positive weight")
         return weights, (X[held_out], y[held_out], s_val)
 
-    # -- the run -------------------------------------------------------------------------------------------------
+    # -- the run
+    # -------------------------------------------------------------------------------------------------
 
     def _seed(self):
         """Drawn only where something is random, so that other fits leave a shared generator alone."""
@@ -128,7 +130,9 @@ class GradientEstimator(CallbackSupportMixin, BaseEstimator):
         self.n_iter_ = max(result.n_iter for result in results)
         self.optimality_ = max(float(result.optimality) for result in results)
         if any(result.scores for result in results):
-            self.validation_scores_ = [result.scores for result in results] if len(results) > 1 else results[0].scores
+            self.validation_scores_ = (
+                [result.scores for result in results] if len(results) > 1 else results[0].scores
+            )
         elif hasattr(self, "validation_scores_"):
             del self.validation_scores_
 
@@ -145,7 +149,10 @@ class GradientEstimator(CallbackSupportMixin, BaseEstimator):
         )
         blocks = objective.blocks
         # a check of its own is one more read of X; these solvers meet a bad value in their first sums
-        checks_itself = solver.name in ("newton", "newton-cg", "least-squares", "cd") and blocks.n_entries > CHEAP_TO_CHECK
+        checks_itself = (
+            solver.name in ("newton", "newton-cg", "least-squares", "cd")
+            and blocks.n_entries > CHEAP_TO_CHECK
+        )
         if not checks_itself:
             check_finite(self, blocks)
         try:
@@ -171,7 +178,7 @@ class GradientEstimator(CallbackSupportMixin, BaseEstimator):
         return state if value == state.value else None
 
     def _keep_start(self, theta):
-        """Remember from which start a warm fit goes on exactly: where the coefficients as they were rounded lead."""
+        """Remember the start from which a warm fit goes on exactly: that of the coefficients as rounded."""
         if self.warm_start and getattr(self, "_resume", None):
             self._resume["start"] = theta
 
@@ -184,13 +191,20 @@ class GradientEstimator(CallbackSupportMixin, BaseEstimator):
         def watch(n_iter, state):
             if self.verbose and (self.verbose > 1 or time.monotonic() - last[0] > 1.0):
                 last[0] = time.monotonic()
-                print(f"[{type(self).__name__}] iteration {n_iter}: objective {state.value:.8g}, "
-                      f"optimality {state.optimality:.3g}")
+                print(
+                    f"[{type(self).__name__}] iteration {n_iter}: objective {state.value:.8g}, "
+                    f"optimality {state.optimality:.3g}"
+                )
             if context is None:
                 return False
             task = context.subcontext(task_name="iteration")
-            told = {"estimator": self, "X": X, "y": y, "metadata": metadata,
-                    "reconstruction_attributes": lambda: unpack(state.theta)}
+            told = {
+                "estimator": self,
+                "X": X,
+                "y": y,
+                "metadata": metadata,
+                "reconstruction_attributes": lambda: unpack(state.theta),
+            }
             task.call_on_fit_task_begin(**told)
             return task.call_on_fit_task_end(**told)
 
@@ -210,36 +224,41 @@ class GradientEstimator(CallbackSupportMixin, BaseEstimator):
 
         if self.verbose:
             for result in results:
-                print(f"[{type(self).__name__}] {result.n_iter} iterations, stopped because {MESSAGES[result.status]}; "
-                      f"optimality {result.optimality:.3g}")
+                print(
+                    f"[{type(self).__name__}] {result.n_iter} iterations, stopped because "
+                    f"{MESSAGES[result.status]}; "
+                    f"optimality {result.optimality:.3g}"
+                )
         advice = {
-            "max_iter": f"max_iter={self.max_iter} iterations were not enough: raise max_iter or max_time, scale the "
-            "features (for example with StandardScaler), or leave the solver to 'auto'.",
+            "max_iter": f"max_iter={self.max_iter} iterations were not enough: raise max_iter or max_time, "
+            "scale the features (for example with StandardScaler), or leave the solver to 'auto'.",
             "max_time": f"max_time={self.max_time} seconds were not enough: raise max_time.",
-            "stalled": "no further progress is possible in floating-point arithmetic, although tol is not reached: "
-            "raise tol or scale the features (for example with StandardScaler).",
-            "separable": "the classes can be told apart without error, at least some of them, so without a penalty "
-            "(C=inf) there is no optimum and the coefficients grow without bound. Set C to a finite number.",
-            "interrupted": "the fit was interrupted; the best iterate so far is kept. A fit with warm_start=True goes "
-            "on from it.",
+            "stalled": "no further progress is possible in floating-point arithmetic, although tol is not "
+            "reached: raise tol or scale the features (for example with StandardScaler).",
+            "separable": "the classes can be told apart without error, at least some of them, so without a "
+            "penalty (C=inf) there is no optimum and the coefficients grow without bound. "
+            "Set C to a finite number.",
+            "interrupted": "the fit was interrupted; the best iterate so far is kept. A fit with "
+            "warm_start=True goes on from it.",
         }
         for result in results:
             if result.status in advice:
                 warnings.warn(
-                    f"{type(self).__name__} did not converge (optimality {result.optimality:.2g}, tol={self.tol}): "
-                    + advice[result.status],
+                    f"{type(self).__name__} did not converge (optimality {result.optimality:.2g}, "
+                    f"tol={self.tol}): " + advice[result.status],
                     ConvergenceWarning,
                     stacklevel=4,
                 )
                 return
 
-    # -- streams -------------------------------------------------------------------------------------------------
+    # -- streams
+    # -------------------------------------------------------------------------------------------------
 
     def _stream_step(self, objective, theta, kept):
         """One pass of the stochastic solver over a batch.
 
-        ``kept`` is what the last call returned, or ``None``: plain arrays, so that a pickled model does not need the
-        solvers to be loaded.
+        ``kept`` is what the last call returned, or ``None``: plain arrays, so that a pickled model does not
+        need the solvers to be loaded.
         """
         from .solvers import solver_class
         from .solvers.driver import Settings
@@ -247,8 +266,10 @@ class GradientEstimator(CallbackSupportMixin, BaseEstimator):
 
         name = "sgd" if self.solver == "auto" else self.solver
         if name not in STREAM_SOLVERS:
-            raise ValueError(f"partial_fit makes stochastic steps: solver must be 'auto' or one of {STREAM_SOLVERS}, "
-                             f"got {self.solver!r}")
+            raise ValueError(
+                f"partial_fit makes stochastic steps: solver must be 'auto' or one of {STREAM_SOLVERS}, "
+                f"got {self.solver!r}"
+            )
         if name == "adam" and not objective.penalty.smooth:
             raise ValueError("solver='adam' takes no l1 penalty and no positive=True; 'sgd' does")
         check_finite(self, objective.blocks)
@@ -257,7 +278,9 @@ class GradientEstimator(CallbackSupportMixin, BaseEstimator):
         solver = solver_class(name)(objective, settings)
         state = solver.stream(StreamState(**kept["state"])) if kept else solver.stream(theta=theta)
         if not np.isfinite(state.theta).all():
-            raise ValueError("the parameters are not finite after this batch: lower learning_rate or scale the features")
+            raise ValueError(
+                "the parameters are not finite after this batch: lower learning_rate or scale the features"
+            )
         return {"seed": seed, "state": vars(state)}, name
 
     def _keep_stream(self, kept, name):
@@ -273,7 +296,8 @@ class GradientEstimator(CallbackSupportMixin, BaseEstimator):
         for name in ("_stream", "_seen", "t_"):
             vars(self).pop(name, None)
 
-    # -- prediction ----------------------------------------------------------------------------------------------
+    # -- prediction
+    # ----------------------------------------------------------------------------------------------
 
     def _raw_predictions(self, X):
         """X @ coef_.T + intercept_, block by block where X is not in memory."""
@@ -289,7 +313,9 @@ class GradientEstimator(CallbackSupportMixin, BaseEstimator):
         if not np.isfinite(z).all():
             from sklearn.utils import assert_all_finite
 
-            assert_all_finite(X.data if issparse(X) else X, input_name="X", estimator_name=type(self).__name__)
+            assert_all_finite(
+                X.data if issparse(X) else X, input_name="X", estimator_name=type(self).__name__
+            )
         return z
 
     def __sklearn_tags__(self):

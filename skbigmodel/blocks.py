@@ -1,7 +1,7 @@
 """Where rows come from: data as a fixed list of blocks, and sums over them on threads.
 
-The cut into blocks depends on the shape of the data alone, and partial sums are added in the order of the blocks, so
-that a result is the same, bit for bit, for any number of threads.
+The cut into blocks depends on the shape of the data alone, and partial sums are added in the order of the
+blocks, so that a result is the same, bit for bit, for any number of threads.
 """
 
 import itertools
@@ -45,7 +45,9 @@ def resolve_threads(n_jobs):
     """
     if n_jobs is not None and n_jobs > 0:
         return n_jobs
-    granted = [int(v) for v in map(os.environ.get, ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS")) if v and v.isdigit()]
+    granted = [
+        int(v) for v in map(os.environ.get, ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS")) if v and v.isdigit()
+    ]
     backend, _ = joblib.parallel.get_active_backend()
     if (backend.nesting_level or 0) > 0 and backend.uses_threads:
         granted.append(1)
@@ -72,10 +74,11 @@ os.register_at_fork(after_in_child=_POOL.__init__) if hasattr(os, "register_at_f
 
 
 class _SingleThreadedBLAS:
-    """Context in which BLAS keeps to the calling thread: ours are the threads, and results do not depend on it.
+    """Context in which BLAS keeps to the calling thread: ours are the threads, and results do not depend on
+    it.
 
-    The setting is one for the process, so fits that overlap in time share it: the first in sets it, the last out
-    restores it.
+    The setting is one for the process, so fits that overlap in time share it: the first in sets it, the last
+    out restores it.
     """
 
     def __init__(self):
@@ -86,7 +89,9 @@ class _SingleThreadedBLAS:
             self._depth += 1
             if self._depth > 1:
                 return
-            if self._libraries is None:  # their setters are called directly: a fit may take no longer than a search
+            if (
+                self._libraries is None
+            ):  # their setters are called directly: a fit may take no longer than a search
                 found = ThreadpoolController().lib_controllers
                 self._libraries = [library for library in found if library.user_api == "blas"]
             self._before = [library.num_threads for library in self._libraries]
@@ -131,11 +136,17 @@ class Blocks:
     weight : float
         Sum of the weights.
     memo : dict
-        For what solvers derive from the rows and weights alone; shared by sources that differ only in the targets.
+        For what solvers derive from the rows and weights alone; shared by sources that differ only in the
+        targets.
     """
 
     def __init__(self, X, y, s=None, n_threads=1, memo=None):
-        self.X, self.y, self.s, self.n_threads = X, frozen(y), None if s is None else frozen(s, np.float64), n_threads
+        self.X, self.y, self.s, self.n_threads = (
+            X,
+            frozen(y),
+            None if s is None else frozen(s, np.float64),
+            n_threads,
+        )
         self.n_rows, self.n_features = X.shape
         self.sparse = issparse(X)
         self.n_entries = X.nnz if self.sparse else self.n_rows * self.n_features
@@ -143,7 +154,9 @@ class Blocks:
         self.memo = {} if memo is None else memo
         self.bounds = self._cut()
         self.blocks = self._blocks()
-        self.positions = {int(start): k for k, start in enumerate(self.bounds[:-1])}  # start of a block -> its number
+        self.positions = {
+            int(start): k for k, start in enumerate(self.bounds[:-1])
+        }  # start of a block -> its number
 
     def _targets(self, start, stop):
         return self.y[start:stop], ONE if self.s is None else self.s[start:stop]
@@ -165,8 +178,8 @@ class Blocks:
     def total(self, function, shape):
         """Sum over the blocks of what ``function(block, out)`` returns, and of what it adds to ``out``.
 
-        Consecutive blocks share an ``out`` where that is large; the parts are added in their order, each as soon as
-        all before it are there, so that few of them exist at a time.
+        Consecutive blocks share an ``out`` where that is large; the parts are added in their order, each as
+        soon as all before it are there, so that few of them exist at a time.
         """
         if len(self.blocks) == 1:
             out = np.zeros(shape)
@@ -215,7 +228,7 @@ class Blocks:
 
 
 class ArrayBlocks(Blocks):
-    """Blocks of an array or memmap (C order) or of a CSR matrix, of float32 or float64, used where it lies."""
+    """Blocks of a C-ordered array or memmap, or of a CSR matrix, float32 or float64, used where it lies."""
 
     def _cut(self):
         return block_bounds(self.n_rows, self.n_features, self.n_entries)
@@ -224,8 +237,10 @@ class ArrayBlocks(Blocks):
         rows = self.memo.get("rows")
         if rows is None:
             rows = self.memo["rows"] = as_rows(self.X)
-        return [Block(self._slice(rows, a, b), *self._targets(a, b), a, b)
-                for a, b in itertools.pairwise(self.bounds.tolist())]
+        return [
+            Block(self._slice(rows, a, b), *self._targets(a, b), a, b)
+            for a, b in itertools.pairwise(self.bounds.tolist())
+        ]
 
     def _slice(self, rows, start, stop):
         if (start, stop) == (0, self.n_rows):
@@ -236,11 +251,13 @@ class ArrayBlocks(Blocks):
 
     def sample(self, step):
         """Every ``step``-th row, copied into memory."""
-        return ArrayBlocks(self.X[::step], self.y[::step], None if self.s is None else self.s[::step], self.n_threads)
+        return ArrayBlocks(
+            self.X[::step], self.y[::step], None if self.s is None else self.s[::step], self.n_threads
+        )
 
 
 class SlicedBlocks(Blocks):
-    """Blocks read as slices ``X[a:b]`` of a file or foreign array, converted and checked each time they are read."""
+    """Blocks read as slices ``X[a:b]`` of a file or foreign array, converted and checked at each read."""
 
     def _cut(self):
         per_block = max(1, SLICE_BYTES // (8 * self.n_features))
@@ -259,7 +276,9 @@ class SlicedBlocks(Blocks):
         """
         part = np.asarray(self.X[start:stop])[::step]
         if part.ndim != 2 or part.shape[1] != self.n_features:
-            raise ValueError(f"rows {start} to {stop} of X have shape {part.shape}, not {self.n_features} columns")
+            raise ValueError(
+                f"rows {start} to {stop} of X have shape {part.shape}, not {self.n_features} columns"
+            )
         part = np.ascontiguousarray(part, dtype=as_float(part.dtype))
         with np.errstate(over="ignore", invalid="ignore"):
             finite = np.isfinite(part.sum())
@@ -270,7 +289,9 @@ class SlicedBlocks(Blocks):
     def sample(self, step):
         """Every ``step``-th row, in memory."""
         bounds = itertools.pairwise(self.bounds.tolist())
-        X = np.concatenate([self.read(a, b)[-a % step :: step].copy() for a, b in bounds])  # a copy frees the block
+        X = np.concatenate(
+            [self.read(a, b)[-a % step :: step].copy() for a, b in bounds]
+        )  # a copy frees the block
         return ArrayBlocks(X, self.y[::step], None if self.s is None else self.s[::step], self.n_threads)
 
 

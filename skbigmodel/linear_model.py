@@ -31,7 +31,9 @@ def _loss_of(loss):
     if not isinstance(loss, str):
         return loss
     if loss not in REGRESSION_LOSSES:
-        raise ValueError(f"loss={loss!r} is not known; it must be one of {sorted(REGRESSION_LOSSES)}, or an object")
+        raise ValueError(
+            f"loss={loss!r} is not known; it must be one of {sorted(REGRESSION_LOSSES)}, or an object"
+        )
     return REGRESSION_LOSSES[loss]()
 
 
@@ -46,18 +48,19 @@ class GDLinearRegressor(MultiOutputMixin, RegressorMixin, SparseCoefMixin, Gradi
         \frac{1}{\sum_i s_i} \sum_i s_i\, \ell(y_i, x_i^\top w + b)
         + \alpha \left( \rho \|w\|_1 + \frac{1 - \rho}{2} \|w\|_2^2 \right)
 
-    with sample weights :math:`s` and :math:`\rho` = ``l1_ratio``. The intercept is not penalised. For the squared error,
-    :math:`\ell = (y - f)^2 / 2`, this is :class:`~sklearn.linear_model.LinearRegression` (``alpha=0``: the solution of
-    minimum norm where it is not unique), :class:`~sklearn.linear_model.ElasticNet` and
-    :class:`~sklearn.linear_model.Lasso` (the same ``alpha``), and :class:`~sklearn.linear_model.Ridge` (its ``alpha``
-    divided by the sum of the weights).
+    with sample weights :math:`s` and :math:`\rho` = ``l1_ratio``. The intercept is not penalised. For the
+    squared error,
+    :math:`\ell = (y - f)^2 / 2`, this is :class:`~sklearn.linear_model.LinearRegression` (``alpha=0``: the
+    solution of minimum norm where it is not unique), :class:`~sklearn.linear_model.ElasticNet` and
+    :class:`~sklearn.linear_model.Lasso` (the same ``alpha``), and :class:`~sklearn.linear_model.Ridge` (its
+    ``alpha`` divided by the sum of the weights).
 
     Parameters
     ----------
     loss : str or loss object, default="squared_error"
-        ``"squared_error"``, ``"huber"``, ``"absolute_error"``, ``"quantile"``, ``"epsilon_insensitive"``, ``"poisson"``
-        or ``"gamma"`` (the last two with a log link), or an object of :mod:`skbigmodel.losses`, such as
-        ``Huber(delta=2.0)``, or one of your own.
+        ``"squared_error"``, ``"huber"``, ``"absolute_error"``, ``"quantile"``, ``"epsilon_insensitive"``,
+        ``"poisson"`` or ``"gamma"`` (the last two with a log link), or an object of :mod:`skbigmodel.losses`,
+        such as ``Huber(delta=2.0)``, or one of your own.
     alpha : float or ndarray of shape (n_targets,), default=0.0
         Strength of the penalty.
     l1_ratio : float, default=0.0
@@ -87,8 +90,8 @@ class GDLinearRegressor(MultiOutputMixin, RegressorMixin, SparseCoefMixin, Gradi
     References
     ----------
     .. [1] Koenker, R. and Bassett, G. (1978). "Regression quantiles". Econometrica 46.
-    .. [2] Zou, H. and Hastie, T. (2005). "Regularization and variable selection via the elastic net". J. R. Stat.
-       Soc. B 67.
+    .. [2] Zou, H. and Hastie, T. (2005). "Regularization and variable selection via the elastic net". J. R.
+       Stat. Soc. B 67.
 
     Examples
     --------
@@ -175,13 +178,15 @@ class GDLinearRegressor(MultiOutputMixin, RegressorMixin, SparseCoefMixin, Gradi
         Parameters
         ----------
         X : array-like or sparse matrix of shape (n_samples, n_features)
-            Also a memmap, or anything with a shape, a dtype and slices of rows, such as an HDF5 data set; what is not a
-            float array in C order on disk is read block by block.
+            Also a memmap, or anything with a shape, a dtype and slices of rows, such as an HDF5 data set;
+            what is not a float array in C order on disk is read block by block.
         y : array-like of shape (n_samples,) or (n_samples, n_targets)
         {parameters}
         """
         with unchanged_on_error(self):
-            return self._fit(X, y, sample_weight, (X_val, y_val, sample_weight_val), coef_init, intercept_init)
+            return self._fit(
+                X, y, sample_weight, (X_val, y_val, sample_weight_val), coef_init, intercept_init
+            )
 
     def _fit(self, X, y, sample_weight, validation, coef_init, intercept_init):
         self._forget_stream()
@@ -203,16 +208,22 @@ class GDLinearRegressor(MultiOutputMixin, RegressorMixin, SparseCoefMixin, Gradi
 
             objective = self._objective(blocks.with_targets(targets[:, t]) if t else blocks, loss, alpha)
             score = self._scorer(held_out, loss, t)
-            result, name = self._run(objective, thetas[t].copy(), score, self._watcher(context, X, y, metadata, unpack))
+            result, name = self._run(
+                objective, thetas[t].copy(), score, self._watcher(context, X, y, metadata, unpack)
+            )
             fitted = unpack(result.theta)
             results.append(result)
         vars(self).update(fitted, solver_=name)
         self._keep_history(results)
         self._keep_start(self._starts(X, y, None, None)[-1])
-        gaps = np.array([getattr(result.state, "gap", np.inf) for result in results])  # no state: stopped at once
+        gaps = np.array(
+            [getattr(result.state, "gap", np.inf) for result in results]
+        )  # no state: stopped at once
         self.dual_gap_ = gaps if y.ndim > 1 else float(gaps[0])
         if context is not None:
-            context.call_on_fit_task_end(estimator=self, X=X, y=y, metadata=metadata, reconstruction_attributes={})
+            context.call_on_fit_task_end(
+                estimator=self, X=X, y=y, metadata=metadata, reconstruction_attributes={}
+            )
         self._report(results)
         return self
 
@@ -220,8 +231,8 @@ class GDLinearRegressor(MultiOutputMixin, RegressorMixin, SparseCoefMixin, Gradi
     def partial_fit(self, X, y, sample_weight=None):
         """Make one stochastic pass over a batch of rows, going on from the calls before.
 
-        With ``alpha`` the penalty is that of the mean loss, as in ``fit``. ``early_stopping``, ``tol`` and ``max_iter``
-        play no role. After a ``fit`` the stream starts at its coefficients.
+        With ``alpha`` the penalty is that of the mean loss, as in ``fit``. ``early_stopping``, ``tol`` and
+        ``max_iter`` play no role. After a ``fit`` the stream starts at its coefficients.
 
         Parameters
         ----------
@@ -236,14 +247,18 @@ class GDLinearRegressor(MultiOutputMixin, RegressorMixin, SparseCoefMixin, Gradi
         Raises
         ------
         ValueError
-            If X has another number of features than before, or ``solver`` is not stochastic; the model is unchanged.
+            If X has another number of features than before, or ``solver`` is not stochastic; the model is
+            unchanged.
         """
         with unchanged_on_error(self):
             X, y = check_Xy(self, X, y, multi_output=True, reset=not hasattr(self, "coef_"))
             s, loss, targets = check_weights(sample_weight, X), _loss_of(self.loss), y.reshape(len(y), -1)
             self._check_domain(loss, targets if s is None else targets[s > 0])
-            thetas = self._pack((targets.shape[1], X.shape[1]), getattr(self, "coef_", None),
-                                getattr(self, "intercept_", None))
+            thetas = self._pack(
+                (targets.shape[1], X.shape[1]),
+                getattr(self, "coef_", None),
+                getattr(self, "intercept_", None),
+            )
             blocks, alphas = self._blocks(X, targets[:, 0], s), self._alphas(targets.shape[1])
             kept = list(getattr(self, "_stream", None) or [None] * len(thetas))
             for t, alpha in enumerate(alphas):
@@ -264,7 +279,8 @@ class GDLinearRegressor(MultiOutputMixin, RegressorMixin, SparseCoefMixin, Gradi
         alphas = np.asarray(self.alpha, dtype=np.float64).reshape(-1)
         if alphas.size not in (1, n_targets):
             raise ValueError(
-                f"alpha: Number of targets and number of penalties do not correspond: {alphas.size} != {n_targets}"
+                "alpha: Number of targets and number of penalties do not correspond: "
+                f"{alphas.size} != {n_targets}"
             )
         if not (np.isfinite(alphas) & (alphas >= 0)).all():
             raise ValueError(f"alpha must be finite and not negative, got {self.alpha!r}")
@@ -274,7 +290,9 @@ class GDLinearRegressor(MultiOutputMixin, RegressorMixin, SparseCoefMixin, Gradi
         from .objective import LinearObjective
         from .penalties import ElasticNet
 
-        penalty = ElasticNet(float(alpha * self.l1_ratio), float(alpha * (1 - self.l1_ratio)), bool(self.positive))
+        penalty = ElasticNet(
+            float(alpha * self.l1_ratio), float(alpha * (1 - self.l1_ratio)), bool(self.positive)
+        )
         return LinearObjective(blocks, loss, penalty, bool(self.fit_intercept))
 
     def _starts(self, X, y, coef_init, intercept_init):
@@ -336,9 +354,14 @@ class GDLinearRegressor(MultiOutputMixin, RegressorMixin, SparseCoefMixin, Gradi
             twin = LinearRegression(fit_intercept=self.fit_intercept, positive=self.positive)
         else:
             twin = SklearnElasticNet(
-                alpha=self.alpha, l1_ratio=self.l1_ratio, fit_intercept=self.fit_intercept, positive=self.positive
+                alpha=self.alpha,
+                l1_ratio=self.l1_ratio,
+                fit_intercept=self.fit_intercept,
+                positive=self.positive,
             )
-        return copy_fitted(self, twin, ("coef_", "intercept_", "n_features_in_", "feature_names_in_", "n_iter_"))
+        return copy_fitted(
+            self, twin, ("coef_", "intercept_", "n_features_in_", "feature_names_in_", "n_iter_")
+        )
 
 
 @documented
@@ -351,9 +374,11 @@ class GDLogisticClassifier(SparseCoefMixin, ClassifierMixin, GradientEstimator):
 
         C \sum_i s_i\, \ell(y_i, x_i^\top w + b) + \rho \|w\|_1 + \frac{1 - \rho}{2} \|w\|_2^2
 
-    where :math:`s_i` is the sample weight times the weight of the row's class, :math:`\rho` = ``l1_ratio``, and
-    :math:`\ell` is the log-loss for two classes and the softmax cross-entropy for more. The intercepts are not penalised.
-    This is the objective of :class:`~sklearn.linear_model.LogisticRegression` with the same ``C`` and ``l1_ratio``.
+    where :math:`s_i` is the sample weight times the weight of the row's class, :math:`\rho` = ``l1_ratio``,
+    and
+    :math:`\ell` is the log-loss for two classes and the softmax cross-entropy for more. The intercepts are
+    not penalised. This is the objective of :class:`~sklearn.linear_model.LogisticRegression` with the same
+    ``C`` and ``l1_ratio``.
 
     Parameters
     ----------
@@ -364,8 +389,8 @@ class GDLogisticClassifier(SparseCoefMixin, ClassifierMixin, GradientEstimator):
     fit_intercept : bool, default=True
         Whether there are intercepts.
     class_weight : dict, "balanced" or None, default=None
-        Weight of each class. ``"balanced"`` makes the classes equal in total weight; in ``partial_fit`` by counts of
-        the rows so far.
+        Weight of each class. ``"balanced"`` makes the classes equal in total weight; in ``partial_fit`` by
+        counts of the rows so far.
     {parameters}
 
     Attributes
@@ -375,7 +400,8 @@ class GDLogisticClassifier(SparseCoefMixin, ClassifierMixin, GradientEstimator):
     class_weight_ : ndarray of shape (n_classes,)
         Weight of each class.
     coef_ : ndarray of shape (1, n_features) or (n_classes, n_features)
-        Coefficients; float32 if X is. For more than two classes those of a feature sum to 0 unless there is an l1 part.
+        Coefficients; float32 if X is. For more than two classes those of a feature sum to 0 unless there is
+        an l1 part.
     intercept_ : ndarray of shape (1,) or (n_classes,)
         Intercepts, summing to 0 for more than two classes; zeros without one.
     n_iter_ : ndarray of shape (1,)
@@ -388,8 +414,8 @@ class GDLogisticClassifier(SparseCoefMixin, ClassifierMixin, GradientEstimator):
 
     References
     ----------
-    .. [1] Hastie, T., Tibshirani, R. and Friedman, J. (2009). "The Elements of Statistical Learning", 2nd ed.,
-       chapter 4. Springer.
+    .. [1] Hastie, T., Tibshirani, R. and Friedman, J. (2009). "The Elements of Statistical Learning", 2nd
+       ed., chapter 4. Springer.
 
     Examples
     --------
@@ -473,14 +499,16 @@ class GDLogisticClassifier(SparseCoefMixin, ClassifierMixin, GradientEstimator):
         Parameters
         ----------
         X : array-like or sparse matrix of shape (n_samples, n_features)
-            Also a memmap, or anything with a shape, a dtype and slices of rows, such as an HDF5 data set; what is not a
-            float array in C order on disk is read block by block.
+            Also a memmap, or anything with a shape, a dtype and slices of rows, such as an HDF5 data set;
+            what is not a float array in C order on disk is read block by block.
         y : array-like of shape (n_samples,)
             Class labels: numbers, strings or booleans.
         {parameters}
         """
         with unchanged_on_error(self):
-            return self._fit(X, y, sample_weight, (X_val, y_val, sample_weight_val), coef_init, intercept_init)
+            return self._fit(
+                X, y, sample_weight, (X_val, y_val, sample_weight_val), coef_init, intercept_init
+            )
 
     def _fit(self, X, y, sample_weight, validation, coef_init, intercept_init):
         self._forget_stream()
@@ -509,7 +537,9 @@ class GDLogisticClassifier(SparseCoefMixin, ClassifierMixin, GradientEstimator):
         self._keep_start(self._starts(X, classes, None, None))
         self.n_iter_ = np.array([result.n_iter], dtype=np.int32)  # as the twin has it
         if context is not None:
-            context.call_on_fit_task_end(estimator=self, X=X, y=y, metadata=metadata, reconstruction_attributes={})
+            context.call_on_fit_task_end(
+                estimator=self, X=X, y=y, metadata=metadata, reconstruction_attributes={}
+            )
         self._report([result])
         return self
 
@@ -517,9 +547,9 @@ class GDLogisticClassifier(SparseCoefMixin, ClassifierMixin, GradientEstimator):
     def partial_fit(self, X, y, classes=None, sample_weight=None):
         """Make one stochastic pass over a batch of rows, going on from the calls before.
 
-        The penalty is weighed against the rows seen so far, so that after all rows of a data set it is that of ``fit``.
-        ``class_weight="balanced"`` counts the classes as they come. ``early_stopping``, ``tol`` and ``max_iter`` play
-        no role. After a ``fit`` the stream starts at its coefficients.
+        The penalty is weighed against the rows seen so far, so that after all rows of a data set it is that
+        of ``fit``. ``class_weight="balanced"`` counts the classes as they come. ``early_stopping``, ``tol``
+        and ``max_iter`` play no role. After a ``fit`` the stream starts at its coefficients.
 
         Parameters
         ----------
@@ -536,8 +566,8 @@ class GDLogisticClassifier(SparseCoefMixin, ClassifierMixin, GradientEstimator):
         Raises
         ------
         ValueError
-            If a label is not among the classes, X has another number of features than before, or ``solver`` is not
-            stochastic; the model is unchanged.
+            If a label is not among the classes, X has another number of features than before, or ``solver``
+            is not stochastic; the model is unchanged.
         """
         with unchanged_on_error(self):
             X, y = check_Xy(self, X, as_labels(y), reset=not hasattr(self, "coef_"))
@@ -546,7 +576,9 @@ class GDLogisticClassifier(SparseCoefMixin, ClassifierMixin, GradientEstimator):
             codes = np.searchsorted(classes, y).clip(max=len(classes) - 1)
             if (classes[codes] != y).any():
                 unknown = np.unique(y[classes[codes] != y])
-                raise ValueError(f"y contains labels that are not among the classes {list(classes)}: {list(unknown)}")
+                raise ValueError(
+                    f"y contains labels that are not among the classes {list(classes)}: {list(unknown)}"
+                )
             seen = getattr(self, "_seen", np.zeros(len(classes) + 1))
             seen = seen + np.append(np.bincount(codes, s, len(classes)), 0.0)
             weights = self._stream_weights(classes, seen[:-1])
@@ -570,8 +602,10 @@ class GDLogisticClassifier(SparseCoefMixin, ClassifierMixin, GradientEstimator):
             return known
         classes = unique_labels(as_labels(classes))
         if known is not None and not np.array_equal(known, classes):
-            raise ValueError(f"`classes={list(classes)}` is not the same as on last call to partial_fit, "
-                             f"was: {list(known)}")
+            raise ValueError(
+                f"`classes={list(classes)}` is not the same as on last call to partial_fit, "
+                f"was: {list(known)}"
+            )
         if len(classes) < 2:
             raise ValueError(f"classes must hold at least 2 classes, got one class: {list(classes)}")
         return classes
@@ -585,8 +619,8 @@ class GDLogisticClassifier(SparseCoefMixin, ClassifierMixin, GradientEstimator):
     def _check_classes(self, classes):
         if len(classes) < 2:
             raise ValueError(
-                "This solver needs samples of at least 2 classes in the data, but the data contains only one class: "
-                f"{classes[0]!r}"
+                "This solver needs samples of at least 2 classes in the data, but the data contains only one "
+                f"class: {classes[0]!r}"
             )
         if self.warm_start and hasattr(self, "classes_") and not np.array_equal(self.classes_, classes):
             raise ValueError(
@@ -631,7 +665,8 @@ class GDLogisticClassifier(SparseCoefMixin, ClassifierMixin, GradientEstimator):
         coef = theta[: theta.size - n_intercepts].reshape(-1, n_outputs).T
         intercept = theta[theta.size - n_intercepts :] if self.fit_intercept else np.zeros(n_outputs)
         if n_outputs > 1:
-            # adding a constant to all classes changes no probability: take the smallest parameters among the equals
+            # adding a constant to all classes changes no probability: take the smallest parameters among the
+            # equals
             intercept = intercept - intercept.mean()
             coef = coef - coef.mean(axis=0) if self.l1_ratio == 0 else coef
         dtype = as_float(dtype)
@@ -731,14 +766,15 @@ class GDLogisticClassifier(SparseCoefMixin, ClassifierMixin, GradientEstimator):
         For exporters such as ONNX converters, which know scikit-learn's classes.
         """
         check_is_fitted(self)
-        twin = LogisticRegression(C=self.C, l1_ratio=self.l1_ratio, fit_intercept=self.fit_intercept,
-                                  class_weight=self.class_weight)
+        twin = LogisticRegression(
+            C=self.C, l1_ratio=self.l1_ratio, fit_intercept=self.fit_intercept, class_weight=self.class_weight
+        )
         names = ("coef_", "intercept_", "classes_", "n_features_in_", "feature_names_in_", "n_iter_")
         return copy_fitted(self, twin, names)
 
 
 def _recedes(objective, theta):
-    """Whether an unpenalised optimum lies at infinity: a Newton step still moves predictions there, near an optimum not."""
+    """Whether an unpenalised optimum lies at infinity, where a Newton step still moves predictions."""
     from .solvers.driver import Settings
     from .solvers.newton_cg import NewtonCG
 
@@ -746,7 +782,9 @@ def _recedes(objective, theta):
     state = solver.init(theta)
     s, weight = objective.blocks.s, objective.blocks.weight
     if state.value * weight < np.log(2) * (1.0 if s is None else s[s > 0].min()):
-        return True  # so small a loss that every row is on its side: larger coefficients make it smaller still
+        return (
+            True  # so small a loss that every row is on its side: larger coefficients make it smaller still
+        )
     solver.advance(state)
     return objective.largest_change(state.theta - theta) > 0.1
 

@@ -5,9 +5,10 @@ Each class holds the formulas of one loss side by side, so that they cannot drif
 - ``value(y, z)``, ``derivative(y, z)`` and ``curvature(y, z)``, with respect to ``z``;
 - ``domain_error(y)``: a sentence about targets that the loss does not allow, or ``None``.
 
-Class attributes tell solvers what they may rely on: ``smooth`` (the derivative is Lipschitz), ``bend`` (largest
-curvature, infinite where there is no bound). A loss that is piecewise linear offers ``slopes()`` in place of the
-curvature. A loss of your own is a ``NamedTuple`` with the same methods; it runs jitted wherever the built-in ones do.
+Class attributes tell solvers what they may rely on: ``smooth`` (the derivative is Lipschitz), ``bend``
+(largest curvature, infinite where there is no bound). A loss that is piecewise linear offers ``slopes()`` in
+place of the curvature. A loss of your own is a ``NamedTuple`` with the same methods; it runs jitted wherever
+the built-in ones do.
 """
 
 from typing import NamedTuple
@@ -165,7 +166,8 @@ class AbsoluteError(NamedTuple):
 
 
 class Quantile(NamedTuple):
-    """``quantile·r`` for ``r >= 0`` and ``(quantile - 1)·r`` below, with ``r = y - z``: conditional quantiles.
+    """``quantile·r`` for ``r >= 0`` and ``(quantile - 1)·r`` below, with ``r = y - z``: conditional
+    quantiles.
 
     Parameters
     ----------
@@ -199,7 +201,11 @@ class Quantile(NamedTuple):
         return self.quantile, 1.0 - self.quantile, 0.0
 
     def domain_error(self, y):
-        return None if 0 < self.quantile < 1 else f"quantile must lie strictly between 0 and 1, got {self.quantile}"
+        return (
+            None
+            if 0 < self.quantile < 1
+            else f"quantile must lie strictly between 0 and 1, got {self.quantile}"
+        )
 
 
 class Poisson(NamedTuple):
@@ -220,7 +226,9 @@ class Poisson(NamedTuple):
     def domain_error(self, y):
         if y.min() < 0:
             return "the Poisson loss needs y >= 0"
-        return None if y.max() > 0 else "the Poisson loss needs some y > 0: for y = 0 alone there is no optimum"
+        return (
+            None if y.max() > 0 else "the Poisson loss needs some y > 0: for y = 0 alone there is no optimum"
+        )
 
     def mean(self, z):
         """The prediction in the units of y (NumPy)."""

@@ -37,7 +37,9 @@ class CholeskyMetric:
         if K == 1:
             return dpotrs(self.factors[0], v, lower=1)[0]
         V = v.reshape(-1, K)  # coefficients of all features, then the intercepts: each row holds the classes
-        return np.stack([dpotrs(factor, V[:, k], lower=1)[0] for k, factor in enumerate(self.factors)], axis=1).ravel()
+        return np.stack(
+            [dpotrs(factor, V[:, k], lower=1)[0] for k, factor in enumerate(self.factors)], axis=1
+        ).ravel()
 
 
 def _cholesky(H, ridge=0.0):
@@ -71,8 +73,8 @@ class HeavyMetric:
 class DiagonalMetric:
     """The diagonal of a Hessian, with the intercepts eliminated exactly.
 
-    In the coordinates b' = b + m·w, where m is the weighted mean of the columns, the intercept does not interact with
-    the coefficients, and what is left of their diagonal is that of the centred columns.
+    In the coordinates b' = b + m·w, where m is the weighted mean of the columns, the intercept does not
+    interact with the coefficients, and what is left of their diagonal is that of the centred columns.
 
     Parameters
     ----------

@@ -2,8 +2,8 @@
 
     F(theta) = (1/Σs) Σ s·loss(y, x·w + b) + penalty(w),     theta = (w, b)
 
-and its multinomial sibling. ``value_grad`` is all that a first-order method needs; ``metric`` gives second-order
-ones a factorised (approximate) Hessian.
+and its multinomial sibling. ``value_grad`` is all that a first-order method needs; ``metric`` gives
+second-order ones a factorised (approximate) Hessian.
 """
 
 import numpy as np
@@ -12,7 +12,9 @@ from . import passes_linear as passes
 from .metrics import CholeskyMetric, DiagonalMetric, HeavyMetric
 
 HEAVY_COLUMNS = 1000  # of sparse data, whose Hessian is factorised
-CHUNK_BYTES = 1 << 20  # of scaled rows whose Gram matrix BLAS forms at a time: they stay in the second-level cache
+CHUNK_BYTES = (
+    1 << 20
+)  # of scaled rows whose Gram matrix BLAS forms at a time: they stay in the second-level cache
 
 
 class Objective:
@@ -155,15 +157,16 @@ class LinearObjective(Objective):
 
 
 def folded(H):
-    """The symmetric matrix of which each entry has been summed in one triangle or, by the order in a row, the other."""
+    """The symmetric matrix whose entries were summed in one triangle or the other, by their order in a row."""
     return H + H.T - np.diag(H.diagonal())
 
 
 def weighted_gram(blocks, weights, shift, extra_column, dtype=None):
     """Σ d·(x - shift)(x - shift)ᵀ with d from ``weights(block, start, stop, d)``.
 
-    ``extra_column`` appends a column of ones to x. Dense rows go through BLAS (a symmetric product), sparse ones
-    are scattered; ``shift`` must be zero for those. ``dtype`` is that of the products; by default that of dense rows.
+    ``extra_column`` appends a column of ones to x. Dense rows go through BLAS (a symmetric product), sparse
+    ones are scattered; ``shift`` must be zero for those. ``dtype`` is that of the products; by default that
+    of dense rows.
     """
     size = blocks.n_features + bool(extra_column)
 

@@ -55,8 +55,8 @@ class Columns(NamedTuple):
 def column_epochs(model, penalty, n_epochs, goal, w, q, offset):
     """Sweeps with the columns.
 
-    ``w`` (k,), ``q`` (n_rows,), the columns times δ, and ``offset`` (1,), what centring adds to that, are kept
-    up to date.
+    ``w`` (k,), ``q`` (n_rows,), the columns times δ, and ``offset`` (1,), what centring adds to that, are
+    kept up to date.
     """
     left, diag = 0.0, model.diag
     for _ in range(n_epochs):

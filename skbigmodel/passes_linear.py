@@ -1,11 +1,12 @@
 """Jitted passes over one block of rows, for models with one raw prediction z = x·w + b.
 
-``theta`` is the flat parameter vector: n_features coefficients, then the intercept where there is one. Sums are not
-divided by the weight: that is the objective's business. ``s`` holds the weight of each row, or a single 1.
+``theta`` is the flat parameter vector: n_features coefficients, then the intercept where there is one. Sums
+are not divided by the weight: that is the objective's business. ``s`` holds the weight of each row, or a
+single 1.
 
-A loop that stores into an array does not sum as well: whether the compiler's vectorised or its scalar version of such a
-loop runs depends on how far apart the arrays lie in memory, and the two add in different orders. So results would
-differ in the last bit from fit to fit.
+A loop that stores into an array does not sum as well: whether the compiler's vectorised or its scalar version
+of such a loop runs depends on how far apart the arrays lie in memory, and the two add in different orders. So
+results would differ in the last bit from fit to fit.
 """
 
 import numpy as np
@@ -71,7 +72,8 @@ def scale_rows(rows, start, stop, d, shift, B):
 def add_sparse_gram(rows, d, shift, H):
     """Add Σ d·x·xᵀ, with a last row for the intercept where H has one, to ``H``, of sparse rows in any order.
 
-    Each pair of entries is added once, in the triangle that their order in the row has it: see ``objective.folded``.
+    Each pair of entries is added once, in the triangle that their order in the row has it: see
+    ``objective.folded``.
     """
     p = shift.shape[0]
     for i in range(n_rows(rows)):
@@ -88,7 +90,7 @@ def add_sparse_gram(rows, d, shift, H):
 
 @jit
 def add_heavy_gram(rows, d, position, H):
-    """As ``add_sparse_gram`` for the columns with a ``position`` in H >= 0; the last row of H is the intercept's."""
+    """As ``add_sparse_gram`` for columns with a ``position`` in H >= 0; the last row is the intercept's."""
     last = H.shape[0] - 1
     place, entry = np.empty(last + 1, np.int64), np.empty(last + 1)
     for i in range(n_rows(rows)):

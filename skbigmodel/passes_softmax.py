@@ -1,6 +1,7 @@
 """Jitted passes for the multinomial model: one raw prediction per class, W of shape (n_features, n_classes).
 
-Dense rows go through BLAS for the two matrix products; the kernels here do the rest. ``y`` holds class indices.
+Dense rows go through BLAS for the two matrix products; the kernels here do the rest. ``y`` holds class
+indices.
 """
 
 import numpy as np
@@ -86,7 +87,7 @@ def sparse_transposed_product(rows, D, G):
 
 @jit
 def add_sparse_class_grams(rows, D, H):
-    """As ``passes_linear.add_sparse_gram`` for each class c: H[c] += Σ d_c·x·xᵀ, with a last row for the intercept."""
+    """As ``passes_linear.add_sparse_gram`` for each class: H[c] += Σ d_c·x·xᵀ, the intercept's row last."""
     p = H.shape[1] - 1
     for i in range(n_rows(rows)):
         for k in range(rows.indptr[i], rows.indptr[i + 1]):
@@ -102,7 +103,7 @@ def add_sparse_class_grams(rows, D, H):
 
 @jit
 def sparse_class_diagonals(rows, D, squares, sums):
-    """Add Σ d_c·x² and Σ d_c·x of each feature and class to ``squares`` and ``sums`` (n_features, n_classes)."""
+    """Add Σ d_c·x² and Σ d_c·x to ``squares`` and ``sums`` (n_features, n_classes)."""
     for i in range(n_rows(rows)):
         for k in range(rows.indptr[i], rows.indptr[i + 1]):
             j, v = rows.indices[k], rows.data[k]

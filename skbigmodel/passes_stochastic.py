@@ -204,4 +204,3 @@ def prox_inplace(penalty, w, steps):
     """Apply the proximal operator of the penalty to each coefficient with its own step."""
     for j in range(w.size):
         w[j] = prox(penalty, w[j], steps[j])
-

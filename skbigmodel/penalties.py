@@ -39,7 +39,7 @@ class ElasticNet(NamedTuple):
         return u / (1.0 + step * self.l2)
 
     def residual(self, w, grad):
-        """How far each coefficient is from optimal: the smallest subgradient, ``grad`` being the smooth part's."""
+        """Smallest subgradient of each coefficient, with ``grad`` that of the smooth part: 0 at the optimum."""
         if self.smooth:
             return np.abs(grad)
         at_zero = np.maximum(-(grad + self.l1), 0.0)

@@ -8,7 +8,7 @@ from .objective import CHUNK_BYTES, Objective, folded
 
 
 class SoftmaxObjective(Objective):
-    """theta = (W, b) with W of shape (n_features, n_classes) in C order, then the intercepts; y holds class indices."""
+    """theta = (W, b): W (n_features, n_classes) in C order, then the intercepts; y holds class indices."""
 
     def __init__(self, blocks, n_classes, penalty, fit_intercept):
         super().__init__(blocks, None, penalty, fit_intercept, n_classes)
@@ -24,7 +24,8 @@ class SoftmaxObjective(Objective):
         return W, theta[self.n_coefs :] if self.fit_intercept else np.zeros(self.n_outputs)
 
     def predictions(self, block, W, b, dtype=np.float64):
-        """(start, chunk, Z) for runs of rows that fit the cache; ``chunk`` is None for sparse rows, taken whole.
+        """(start, chunk, Z) for runs of rows that fit the cache; ``chunk`` is None for sparse rows, taken
+        whole.
 
         ``dtype`` is that of the product: the rows' own is enough where an approximation will do.
         """
@@ -74,7 +75,10 @@ class SoftmaxObjective(Objective):
                 if chunk is None:
                     passes.add_sparse_class_grams(block.rows, D, H)
                     continue
-                B, chunk = np.empty((len(chunk), p + 1), block.rows.X.dtype), block.rows.X[start : start + len(Z)]
+                B, chunk = (
+                    np.empty((len(chunk), p + 1), block.rows.X.dtype),
+                    block.rows.X[start : start + len(Z)],
+                )
                 for k in range(K):
                     root = np.sqrt(D[:, k : k + 1]).astype(B.dtype)
                     np.multiply(chunk, root, out=B[:, :p])

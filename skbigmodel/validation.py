@@ -10,7 +10,8 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, column_or_1d, validate_data
 
 TOO_LARGE = (
-    "X holds values too large for floating-point arithmetic: scale the features, for example with StandardScaler"
+    "X holds values too large for floating-point arithmetic: scale the features, for example with "
+    "StandardScaler"
 )
 FLOATS = (np.float64, np.float32)
 
@@ -37,11 +38,12 @@ def _is_fitted_attribute(name):
 
 
 def is_blockwise(X):
-    """Whether X is read block by block, never as a whole: a memmap that kernels cannot use as it lies, or a foreign
-    array (HDF5, Zarr, ...) that has only a shape, a dtype and slices of rows."""
+    """Whether X is read block by block, never as a whole: a memmap that kernels cannot use as it lies, or a
+    foreign array (HDF5, Zarr, ...) that has only a shape, a dtype and slices of rows."""
     if isinstance(X, np.memmap):
-        return X.ndim == 2 and (X.dtype.newbyteorder("=") not in FLOATS or not X.dtype.isnative
-                                or not X.flags.c_contiguous)
+        return X.ndim == 2 and (
+            X.dtype.newbyteorder("=") not in FLOATS or not X.dtype.isnative or not X.flags.c_contiguous
+        )
     if isinstance(X, np.ndarray) or issparse(X) or hasattr(X, "__array_namespace__") or hasattr(X, "iloc"):
         return False
     known = all(hasattr(X, name) for name in ("shape", "dtype", "__getitem__"))
@@ -49,7 +51,8 @@ def is_blockwise(X):
 
 
 def check_X(estimator, X, reset):
-    """X as an array (C order) or CSR matrix of float32 or float64, or as it is where it is read block by block.
+    """X as an array (C order) or CSR matrix of float32 or float64, or as it is where it is read block by
+    block.
 
     Finiteness is not checked here but by :func:`check_finite`, on threads, or block by block.
     """
@@ -61,15 +64,23 @@ def check_X(estimator, X, reset):
 
 
 def check_Xy(estimator, X, y, multi_output=False, reset=True):
-    """X as :func:`check_X` has it, and y of the same length: float64 for a regressor, labels for a classifier."""
+    """X as :func:`check_X` has it, and y of the same length: float64, or labels for a classifier."""
     if is_blockwise(X):
         X = _check_blockwise(estimator, X, reset)
         y = check_array(y, ensure_2d=False, dtype=None, input_name="y") if multi_output else y
         check_consistent_length(X, y)
     else:
         X, y = validate_data(
-            estimator, X, y, reset=reset, accept_sparse="csr", dtype=FLOATS, order="C", ensure_all_finite=False,
-            multi_output=multi_output, y_numeric=multi_output,
+            estimator,
+            X,
+            y,
+            reset=reset,
+            accept_sparse="csr",
+            dtype=FLOATS,
+            order="C",
+            ensure_all_finite=False,
+            multi_output=multi_output,
+            y_numeric=multi_output,
         )
         X = _canonical(X) if issparse(X) else X
     return X, np.asarray(y, dtype=np.float64) if multi_output else y
@@ -122,11 +133,13 @@ def check_weights(sample_weight, X, name="sample_weight"):
         return None
     try:
         rows = np.broadcast_to(0.0, (X.shape[0], 1))
-        s = _check_sample_weight(sample_weight, rows, dtype=np.float64, ensure_non_negative=True,
-                                 allow_all_zero_weights=True)
+        s = _check_sample_weight(
+            sample_weight, rows, dtype=np.float64, ensure_non_negative=True, allow_all_zero_weights=True
+        )
     except (ValueError, TypeError) as error:
-        raise ValueError(str(error) if "sample_weight" in str(error) and name == "sample_weight"
-                         else f"{name}: {error}") from error
+        raise ValueError(
+            str(error) if "sample_weight" in str(error) and name == "sample_weight" else f"{name}: {error}"
+        ) from error
     if not s.any():
         raise ValueError(f"{name}: all weights are zero, so no row counts")
     return s

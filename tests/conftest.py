@@ -1,4 +1,4 @@
-"""Shared by the suite: estimators as a table of cases, solvers, layouts, optional packages, a fresh process."""
+"""Shared by the suite: a table of estimators, solvers, layouts, optional packages, a fresh process."""
 
 import os
 import subprocess

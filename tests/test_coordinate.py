@@ -1,4 +1,4 @@
-"""Coordinate descent: the optimum for every smooth loss, penalty and layout, and a gap that can be trusted."""
+"""Coordinate descent: the optimum for every smooth loss, penalty and layout, and a gap to be trusted."""
 
 import pickle
 from typing import NamedTuple

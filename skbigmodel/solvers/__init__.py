@@ -62,7 +62,9 @@ def make_solver(solver, objective, settings, draw_seed):
     reason = cls.refusal(objective)
     if reason:
         able = ", ".join(repr(other) for other in SOLVERS if not solver_class(other).refusal(objective))
-        raise ValueError(f"solver={solver!r} cannot reach the optimum: {reason}. Solvers that can: 'auto', {able}.")
+        raise ValueError(
+            f"solver={solver!r} cannot reach the optimum: {reason}. Solvers that can: 'auto', {able}."
+        )
     cls = cls.variant(objective) if hasattr(cls, "variant") else cls
     if name in STOCHASTIC:
         settings = settings._replace(seed=draw_seed())

@@ -106,7 +106,11 @@ class CoordinateDescent:
     def refusal(objective):
         """Why the optimum is out of reach, or ``None``."""
         if objective.n_outputs > 1:
-            return None if objective.n_coefs <= SIZE_LIMIT else "it takes a multinomial loss with few coefficients only"
+            return (
+                None
+                if objective.n_coefs <= SIZE_LIMIT
+                else "it takes a multinomial loss with few coefficients only"
+            )
         if not getattr(objective.loss, "smooth", True):
             return "the loss has kinks"
         if not hasattr(objective.loss, "curvature"):
@@ -118,7 +122,8 @@ class CoordinateDescent:
         """The class for that objective: the multinomial loss has its own."""
         return cls if objective.n_outputs == 1 else SoftmaxCoordinateDescent
 
-    # -- the iteration -------------------------------------------------------------------------------------------
+    # -- the iteration
+    # -------------------------------------------------------------------------------------------
 
     def init(self, theta):
         """Evaluate the start; where it is zero, one with a better intercept or the optimum of a sample."""
@@ -230,7 +235,8 @@ class CoordinateDescent:
         new.idle = 0 if progress or new.gap > ROUNDING * abs(new.value) else old.idle + 1
         new.stalled = new.idle >= IDLE_LIMIT
 
-    # -- steps 1 and 2 -------------------------------------------------------------------------------------------
+    # -- steps 1 and 2
+    # -------------------------------------------------------------------------------------------
 
     def _select(self, state):
         """The working set."""
@@ -302,7 +308,8 @@ class CoordinateDescent:
         rate = np.log(min(state.gap / before, 0.999)) if before > 0 else -1.0
         return np.log(goal / state.gap) / rate > self._model_cost(state.model) + 2
 
-    # -- starts --------------------------------------------------------------------------------------------------
+    # -- starts
+    # --------------------------------------------------------------------------------------------------
 
     def _null_optimum(self, theta):
         """The best intercept while all coefficients are zero."""

@@ -1,14 +1,15 @@
 """Coordinate descent for the multinomial loss with an l1 part: Newton's method on a working set of features.
 
 1. The working set holds the features with a coefficient that is not zero or wants to move, in any class.
-2. The quadratic model on it couples the classes. Its intercepts are eliminated by the Schur complement of their block
-   (which is singular: all may move together), and it is minimised as in ``quadratic``.
+2. The quadratic model on it couples the classes. Its intercepts are eliminated by the Schur complement of
+   their block (which is singular: all may move together), and it is minimised as in ``quadratic``.
 3. The step is taken, shortened until the objective falls.
 
 References
 ----------
-J. Friedman, T. Hastie and R. Tibshirani, "Regularization paths for generalized linear models via coordinate descent",
-J. Stat. Softw. 33 (2010), for the problem; its partial Newton steps ignore the coupling of the classes, this one does not.
+J. Friedman, T. Hastie and R. Tibshirani, "Regularization paths for generalized linear models via coordinate
+descent", J. Stat. Softw. 33 (2010), for the problem; its partial Newton steps ignore the coupling of the
+classes, this one does not.
 """
 
 from dataclasses import dataclass
@@ -107,8 +108,8 @@ class SoftmaxCoordinateDescent:
         state.gap = np.inf if missing else max(gain, 0.0) + left + 0.5 * float(g_b @ inverse @ g_b)
 
     def _hessian(self, theta, features):
-        """Hessian of those features' coefficients without the intercepts, its border and the intercepts' inverse, in
-        terms of columns minus a shift that keeps the subtraction exact; and the shift.
+        """Hessian of those features' coefficients without the intercepts, its border and the intercepts'
+        inverse, in terms of columns minus a shift that keeps the subtraction exact; and the shift.
         """
         objective, K = self.objective, self.objective.n_outputs
         P, blocks, size = objective.curvatures(theta), self.objective.blocks, (features.size + 1) * K
@@ -117,13 +118,20 @@ class SoftmaxCoordinateDescent:
             shift[:] = column_moments(blocks)[0][features]
 
         def block_sum(block, H):
-            p, X = P[offsets[block.start]], block.rows.X if not blocks.sparse else blocks.X[block.start : block.stop]
+            p, X = (
+                P[offsets[block.start]],
+                block.rows.X if not blocks.sparse else blocks.X[block.start : block.stop],
+            )
             step = max(32, CHUNK_BYTES // (8 * size))
             for start in range(0, len(p), step):
                 rows = slice(start, start + step)
                 part = X[rows][:, features]
-                add_curvature(part.toarray() if blocks.sparse else part - shift, p[rows],
-                              block.s[rows] if len(block.s) > 1 else block.s, H)
+                add_curvature(
+                    part.toarray() if blocks.sparse else part - shift,
+                    p[rows],
+                    block.s[rows] if len(block.s) > 1 else block.s,
+                    H,
+                )
             return 0.0
 
         H = blocks.total(block_sum, (size, size))[1] / blocks.weight
@@ -132,7 +140,8 @@ class SoftmaxCoordinateDescent:
             border, corner = np.zeros((len(H), 0)), np.zeros((0, 0))
         inverse = la.pinvh(corner) if corner.size else corner
         H = H - border @ inverse @ border.T
-        # all classes may move together without a change of the loss: a little damping makes that direction definite
+        # all classes may move together without a change of the loss: a little damping makes that direction
+        # definite
         H[np.diag_indices(len(H))] += objective.penalty.l2 + DAMPING * H.diagonal()
         constant = H.diagonal() <= 1e-14 * max(H.diagonal().max(initial=0.0), 1e-300)
         H[constant], H[:, constant] = 0.0, 0.0
@@ -140,7 +149,7 @@ class SoftmaxCoordinateDescent:
 
 
 def add_curvature(X, P, s, H):
-    """Add Σ s·(x xᵀ ⊗ (diag(p) - p pᵀ)), with a 1 appended to x, to H; coordinates (feature, class) in C order."""
+    """Add Σ s·(x xᵀ ⊗ (diag(p) - p pᵀ)), with a 1 appended to x, to H; order (feature, class)."""
     n, K = P.shape
     X = np.column_stack([X, np.ones(n)])
     U = (X[:, :, None] * (np.sqrt(s)[:, None] * P)[:, None, :]).reshape(n, -1)

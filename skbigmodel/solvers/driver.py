@@ -2,13 +2,16 @@
 
 A solver is a class
 
-- with ``name`` and ``refusal(objective)``, a sentence why it cannot reach the optimum of that objective, or ``None``;
-- made by ``Solver(objective, settings)``; it must not keep anything that changes: that belongs into the state;
-- with ``init(theta)``, which evaluates the start and returns a state: a dataclass of arrays and numbers, at least
-  ``theta``, ``value`` (the whole objective there), ``optimality`` (largest entry of the smallest subgradient) and
-  ``gap`` (an estimate, free of the scale of columns, of how far the value lies above the optimum);
-- with ``advance(state)``: one iteration. It puts new arrays into the state and never writes into ``state.theta``,
-  so that earlier iterates can be kept by reference.
+- with ``name`` and ``refusal(objective)``, a sentence why it cannot reach the optimum of that objective, or
+  ``None``;
+- made by ``Solver(objective, settings)``; it must not keep anything that changes: that belongs into the
+  state;
+- with ``init(theta)``, which evaluates the start and returns a state: a dataclass of arrays and numbers, at
+  least ``theta``, ``value`` (the whole objective there), ``optimality`` (largest entry of the smallest
+  subgradient) and ``gap`` (an estimate, free of the scale of columns, of how far the value lies above the
+  optimum);
+- with ``advance(state)``: one iteration. It puts new arrays into the state and never writes into
+  ``state.theta``, so that earlier iterates can be kept by reference.
 
 A pickled state, put back with the same data, goes on bit for bit.
 """
@@ -87,7 +90,7 @@ class Rounding(NamedTuple):
 
 
 def rounding_at(state):
-    """Rounding errors of sums as large as those at the start; infinite for a direct solver, which has no start."""
+    """Rounding errors of sums as large as at the start; infinite for a direct solver, which has none."""
     return Rounding(1e-13 * state.optimality, 1e-15 * abs(state.value))
 
 
@@ -125,8 +128,8 @@ def _iterate(solver, theta, control, state):
             solver.advance(state)
             if not np.isfinite(state.value):
                 raise ValueError(
-                    f"the objective is not finite after iteration {result.n_iter + 1} of solver {solver.name!r}: it "
-                    "diverged. Lower learning_rate, scale the features, or use solver='auto'."
+                    f"the objective is not finite after iteration {result.n_iter + 1} of solver "
+                    f"{solver.name!r}: it diverged. Lower learning_rate, scale the features, or use solver='auto'."
                 )
             result.n_iter += 1
             result.curve.append(float(state.value))

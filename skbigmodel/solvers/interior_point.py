@@ -38,8 +38,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from .. import passes_piecewise as passes
-from ..validation import NotFinite
 from ..passes_linear import add_weighted, decision
+from ..validation import NotFinite
 from .coordinates import Coordinates
 from .normal_equations import ColumnSystem, RowSystem
 

@@ -1,13 +1,13 @@
 """Least squares solved directly, as accurately as an orthogonal factorisation of the rows.
 
-1. One pass gives the moments of the rows: Σ s·v·vᵀ of v = (x - shift, 1, y - shift). Centring with the weighted means
-   eliminates the intercept; dividing by the columns' deviations makes their scale irrelevant.
-2. Where the scaled Gram matrix is far from singular, its Cholesky factor solves the problem. What squaring the
-   condition number cost is won back by refinement: a pass for the true gradient, and another solve.
-3. Where it is close to singular, or there are fewer rows than columns, the R of a QR factorisation gathered block by
-   block goes to LAPACK's lstsq, which finds the solution of minimum norm.
-4. With more columns than rows and a ridge penalty, or sparse rows, the system of the rows is solved in place of that of
-   the columns.
+1. One pass gives the moments of the rows: Σ s·v·vᵀ of v = (x - shift, 1, y - shift). Centring with the
+   weighted means eliminates the intercept; dividing by the columns' deviations makes their scale irrelevant.
+2. Where the scaled Gram matrix is far from singular, its Cholesky factor solves the problem. What squaring
+   the condition number cost is won back by refinement: a pass for the true gradient, and another solve.
+3. Where it is close to singular, or there are fewer rows than columns, the R of a QR factorisation gathered
+   block by block goes to LAPACK's lstsq, which finds the solution of minimum norm.
+4. With more columns than rows and a ridge penalty, or sparse rows, the system of the rows is solved in place
+   of that of the columns.
 
 References
 ----------
@@ -23,8 +23,8 @@ import scipy.linalg as la
 from scipy.linalg.lapack import dpocon, dpotrf, dpotrs
 
 from .. import passes_linear as passes
-from ..validation import NotFinite
 from ..objective import CHUNK_BYTES, folded
+from ..validation import NotFinite
 
 SAFE = 1e-3  # reciprocal condition of the Gram matrix above which Cholesky needs no refinement
 SINGULAR = 1e-9  # below: orthogonal factorisation
@@ -78,7 +78,8 @@ class LeastSquares:
         state.theta, state.value, grad = solved
         state.optimality, state.gap = self.objective.optimality(state.theta, grad), 0.0
 
-    # -- steps 1 and 2 -------------------------------------------------------------------------------------------
+    # -- steps 1 and 2
+    # -------------------------------------------------------------------------------------------
 
     def _moments(self):
         """Σ s·v·vᵀ with v = (x - shift, 1, y - y_shift), and the shifts."""
@@ -94,7 +95,11 @@ class LeastSquares:
             return folded(H), shift, y_shift
         first = blocks.blocks[0].rows.X[:100].astype(np.float64)
         if blocks.s is None and (np.abs(first.mean(axis=0)) <= FAR * first.std(axis=0)).all():
-            return blocks.total(lambda block, H: _add_moments(block, y_shift, H), (p + 2, p + 2))[1], shift, y_shift
+            return (
+                blocks.total(lambda block, H: _add_moments(block, y_shift, H), (p + 2, p + 2))[1],
+                shift,
+                y_shift,
+            )
         shift[:] = first.mean(axis=0)
 
         def block_sum(block, H):
@@ -148,7 +153,8 @@ class LeastSquares:
         return G, c, H[p + 1, p + 1] / n + 2 * y_shift * ym + y_shift * y_shift
 
     def _solver(self, G):
-        """(function that solves with the Gram matrix and the penalty, reciprocal condition of what it inverts).
+        """(function that solves with the Gram matrix and the penalty, reciprocal condition of what it
+        inverts).
 
         (None, 0) where the matrix is neither safely regular nor singular beyond doubt.
         """
@@ -217,7 +223,8 @@ class LeastSquares:
                 break
         return theta, value, grad
 
-    # -- step 3 --------------------------------------------------------------------------------------------------
+    # -- step 3
+    # --------------------------------------------------------------------------------------------------
 
     def _orthogonal(self):
         """Minimum-norm solution from the R factor of the centred, weighted rows (x, y)."""
@@ -232,7 +239,11 @@ class LeastSquares:
                 B = np.column_stack([X[rows] - centre, block.y[rows] - y_centre])
                 B *= np.sqrt(block.s[rows] if len(block.s) > 1 else block.s)[:, None]
                 R = np.vstack([R, B])
-                R = la.qr(R, mode="r", overwrite_a=True, check_finite=False)[0][: p + 1] if len(R) > p + 1 else R
+                R = (
+                    la.qr(R, mode="r", overwrite_a=True, check_finite=False)[0][: p + 1]
+                    if len(R) > p + 1
+                    else R
+                )
         if not np.abs(R).max(initial=0.0) < LARGE:
             raise NotFinite
         A, b = R[:, :p], R[:, p]
@@ -252,12 +263,15 @@ class LeastSquares:
         sums = self.blocks.total(block_sum, self.blocks.n_features + 1)[1] / self.blocks.weight
         return sums[:-1], sums[-1]
 
-    # -- step 4 --------------------------------------------------------------------------------------------------
+    # -- step 4
+    # --------------------------------------------------------------------------------------------------
 
     def _by_rows(self):
         """w = Xcᵀ·a with (Xc·Xcᵀ + l2·Σs)·a = yc, for the centred rows times the roots of their weights."""
         blocks = self.blocks
-        centre, y_centre = self._means() if self.objective.fit_intercept else (np.zeros(blocks.n_features), 0.0)
+        centre, y_centre = (
+            self._means() if self.objective.fit_intercept else (np.zeros(blocks.n_features), 0.0)
+        )
         root = np.sqrt(blocks.s) if blocks.s is not None else np.ones(blocks.n_rows)
         if blocks.sparse:
             X = blocks.X.astype(np.float64)
@@ -292,15 +306,17 @@ def _add_moments(block, y_shift, H):
 def ridge(A, b, strength):
     """argmin ‖A·x - b‖² + strength·‖x‖² by the singular value decomposition: exact for any strength > 0."""
     U, sigma, Vt = la.svd(A, full_matrices=False, check_finite=False)
-    sigma[sigma <= max(A.shape) * np.finfo(np.float64).eps * sigma.max(initial=0.0)] = 0.0  # not to magnify rounding
+    sigma[sigma <= max(A.shape) * np.finfo(np.float64).eps * sigma.max(initial=0.0)] = (
+        0.0  # not to magnify rounding
+    )
     return Vt.T @ (sigma / (sigma * sigma + strength) * (U.T @ b))
 
 
 def minimum_norm(A, b):
     """The shortest x that minimises ‖A·x - b‖; columns are scaled for the decision what is rank.
 
-    Scaling makes the rank independent of units; the solution found in scaled coordinates is then projected on the
-    orthogonal complement of the null space in the user's.
+    Scaling makes the rank independent of units; the solution found in scaled coordinates is then projected on
+    the orthogonal complement of the null space in the user's.
     """
     norms = np.sqrt((A * A).sum(axis=0))
     scale = 1 / np.where(norms > 0, norms, 1.0)

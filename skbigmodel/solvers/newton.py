@@ -1,15 +1,16 @@
 """Newton's method with a Hessian that is kept while it serves.
 
-1. On tall data, minimise over every k-th row first: a start near the optimum, and its Hessian, for a fraction of a pass.
-2. The direction is that of L-BFGS with the factorised Hessian as the metric it starts from (so the columns' scales do
-   not matter), and the unit step is tried first.
+1. On tall data, minimise over every k-th row first: a start near the optimum, and its Hessian, for a fraction
+   of a pass.
+2. The direction is that of L-BFGS with the factorised Hessian as the metric it starts from (so the columns'
+   scales do not matter), and the unit step is tried first.
 3. The Hessian is formed anew when that costs less than the iterations it is expected to save.
 
 References
 ----------
 J. Nocedal and S. J. Wright, "Numerical Optimization", 2nd ed., Springer (2006), chapters 6 and 7;
-R. H. Byrd, G. M. Chin, W. Neveitt and J. Nocedal, "On the use of stochastic Hessian information in optimization methods
-for machine learning", SIAM J. Optim. 21 (2011).
+R. H. Byrd, G. M. Chin, W. Neveitt and J. Nocedal, "On the use of stochastic Hessian information in
+optimization methods for machine learning", SIAM J. Optim. 21 (2011).
 """
 
 from dataclasses import dataclass

@@ -1,15 +1,16 @@
 """Newton's method with conjugate gradients: the Hessian is only ever multiplied with vectors.
 
-1. Minimise the quadratic model at the iterate by preconditioned conjugate gradients: to a share of the gradient that
-   shrinks as the optimum nears, or to the gap that is asked for.
+1. Minimise the quadratic model at the iterate by preconditioned conjugate gradients: to a share of the
+   gradient that shrinks as the optimum nears, or to the gap that is asked for.
 2. Take the step, halved until the objective falls.
-3. Estimate the gap left: the energy that the conjugate gradients had still to gain, scaled by how much larger the new
-   gradient is than the model's.
+3. Estimate the gap left: the energy that the conjugate gradients had still to gain, scaled by how much larger
+   the new gradient is than the model's.
 
 References
 ----------
 J. Nocedal and S. J. Wright, "Numerical Optimization", 2nd ed., Springer (2006), chapter 7;
-C.-J. Lin, R. C. Weng and S. S. Keerthi, "Trust region Newton method for large-scale logistic regression", JMLR 9 (2008).
+C.-J. Lin, R. C. Weng and S. S. Keerthi, "Trust region Newton method for large-scale logistic regression",
+JMLR 9 (2008).
 """
 
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ HEAVY_AFTER = 6  # products in a step after which the heavy columns of sparse da
 
 @dataclass
 class State:
-    """Iterate with value and gradient, the preconditioner where one is kept, and what the stopping test needs."""
+    """Iterate with value and gradient, the preconditioner if one is kept, and what the stopping test needs."""
 
     theta: np.ndarray
     value: float
@@ -124,8 +125,8 @@ class Model(NamedTuple):
     def gap(self, before, after):
         """Step 3, from the squared norms of the gradient in the metric before and after the step.
 
-        The metric under- or overstates the gap; by how much is known for the first gradient, and for the model's last
-        one, which is richer in what the metric gets wrong.
+        The metric under- or overstates the gap; by how much is known for the first gradient, and for the
+        model's last one, which is richer in what the metric gets wrong.
         """
         by_first = after * (self.gained + self.left) / before if before > 0 else 0.0
         by_last = after * self.left / self.residual if self.products > 3 and self.residual > 0 else by_first

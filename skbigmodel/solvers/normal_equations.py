@@ -15,8 +15,8 @@ SIAM J. Optim. 9 (1998).
 import numpy as np
 from scipy.linalg.lapack import dpotrf, dpotrs
 
-from ..validation import NotFinite
 from ..objective import weighted_gram
+from ..validation import NotFinite
 
 RIDGE = 1e-14  # added to the diagonal of the scaled matrix; conjugate gradients undo its effect
 MAX_REFINEMENTS = 12

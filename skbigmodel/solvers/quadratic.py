@@ -11,11 +11,11 @@ import numpy as np
 from scipy.linalg.lapack import dposv
 
 from .. import passes_linear as passes
-from ..validation import NotFinite
 from ..metrics import CholeskyMetric, Model
 from ..objective import weighted_gram
 from ..passes_coordinate import Columns, centred_gram, column_epochs, gram_epochs
 from ..rows import as_rows
+from ..validation import NotFinite
 from .newton_cg import conjugate_gradients
 
 GRAM_LIMIT = 2000  # features up to which the matrix of the model is formed
