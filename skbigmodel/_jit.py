@@ -11,16 +11,25 @@ import pickle
 import struct
 import warnings
 
-import numba
 import numpy as np
-from numba import types
-from numba.core.caching import FunctionCache
-from numba.core.errors import NumbaPerformanceWarning
-from numba.extending import intrinsic, overload
+
+try:
+    import numba
+    from numba import types
+    from numba.core.caching import FunctionCache
+    from numba.core.errors import NumbaPerformanceWarning
+    from numba.extending import intrinsic, overload
+except ImportError:  # a pickled model loads and predicts all the same, and a fit runs as plain Python
+    numba = None
 
 # Sums may be reordered (they vectorise), but NaN and infinity keep their meaning, so divergence is seen.
 FASTMATH = {"reassoc", "contract", "nsz", "arcp"}
-DISABLED = bool(numba.config.DISABLE_JIT)
+# A function called from two kernels exists in each, optimised anew; were it not inlined, the linker would
+# take one
+# for all, in a process that compiles another than in one that loads from the cache, and last bits would
+# differ.
+OPTIONS = {"nogil": True, "fastmath": FASTMATH, "error_model": "numpy", "forceinline": True}
+DISABLED = numba is None or bool(numba.config.DISABLE_JIT)
 
 
 def _digest_of_sources():
@@ -33,47 +42,51 @@ def _digest_of_sources():
 SOURCE_STAMP = _digest_of_sources()
 
 
-def _is_foreign(numba_type):
-    """Whether a type involves a class defined outside this package."""
-    if isinstance(numba_type, types.BaseNamedTuple):
-        inside = numba_type.instance_class.__module__.partition(".")[0] == __package__
-        return not inside or any(map(_is_foreign, numba_type.types))
-    return False
+if numba is not None:
 
+    def _is_foreign(numba_type):
+        """Whether a type involves a class defined outside this package."""
+        if isinstance(numba_type, types.BaseNamedTuple):
+            inside = numba_type.instance_class.__module__.partition(".")[0] == __package__
+            return not inside or any(map(_is_foreign, numba_type.types))
+        return False
 
-class _PackageCache(FunctionCache):
-    """Numba's cache on disk, made safe in three ways.
+    class _PackageCache(FunctionCache):
+        """Numba's cache on disk, made safe in three ways.
 
-    - Numba looks only at a kernel's own file; here the index is stamped with the digest of all sources.
-    - Code for a class of the user's (its own loss, say) is not stored: its source is not part of the stamp,
-      and an index that names a class which another process cannot import would break the cache for everyone.
-    - A damaged, full or vanished cache folder costs a compilation, never an exception.
-    """
+        - Numba looks only at a kernel's own file; here the index is stamped with the digest of all sources.
+        - Code for a class of the user's (its own loss, say) is not stored: its source is not part of the
+          stamp, and an index that names a class which another process cannot import would break the cache for
+          everyone.
+        - A damaged, full or vanished cache folder costs a compilation, never an exception.
+        """
 
-    def __init__(self, function):
-        super().__init__(function)
-        self._cache_file._source_stamp = SOURCE_STAMP
+        def __init__(self, function):
+            super().__init__(function)
+            self._cache_file._source_stamp = SOURCE_STAMP
 
-    def load_overload(self, sig, target_context):
-        if any(map(_is_foreign, sig)):
-            return None
-        try:
-            return super().load_overload(sig, target_context)
-        except (OSError, EOFError, pickle.PickleError, ImportError, AttributeError):
-            return None
+        def load_overload(self, sig, target_context):
+            if any(map(_is_foreign, sig)):
+                return None
+            try:
+                return super().load_overload(sig, target_context)
+            except (OSError, EOFError, pickle.PickleError, ImportError, AttributeError):
+                return None
 
-    def save_overload(self, sig, data):
-        if any(map(_is_foreign, sig)):
-            return
-        try:
-            super().save_overload(sig, data)
-        except (OSError, EOFError, pickle.PickleError, ImportError, AttributeError):
-            self.disable()
+        def save_overload(self, sig, data):
+            if any(map(_is_foreign, sig)):
+                return
+            try:
+                super().save_overload(sig, data)
+            except (OSError, EOFError, pickle.PickleError, ImportError, AttributeError):
+                self.disable()
 
 
 def jit(function):
     """Compile a kernel: it releases the GIL, vectorises sums and is cached on disk where that is possible."""
-    dispatcher = numba.njit(nogil=True, fastmath=FASTMATH, error_model="numpy")(function)
+    if numba is None:
+        return function
+    dispatcher = numba.njit(**OPTIONS)(function)
     if not DISABLED:
         try:
             dispatcher._cache = _PackageCache(function)
@@ -88,6 +101,8 @@ def method(stub, fallback=None):
     The call is resolved from the type of ``obj`` while compiling, so it costs nothing and is inlined. A class
     without the method uses that of the name ``fallback``.
     """
+    if numba is None:
+        return stub
     name = stub.__name__
 
     def resolve(self, *args):
@@ -97,8 +112,7 @@ def method(stub, fallback=None):
             self.instance_class, fallback or name, None
         )
 
-    options = {"nogil": True, "fastmath": FASTMATH, "error_model": "numpy"}
-    overload(stub, jit_options=options, strict=False)(resolve)
+    overload(stub, jit_options=OPTIONS, strict=False)(resolve)
     return stub
 
 
@@ -132,14 +146,15 @@ else:
 
         return types.float64(types.int64), codegen
 
-    @numba.njit(fastmath=FASTMATH, error_model="numpy")
+    @numba.njit(**OPTIONS)
     def power_of_two(k):
         """2**k for an integer-valued float -1022 <= k <= 1023, without a branch: loops around it vectorise."""
         return _as_float((np.int64(k) + 1023) << 52)
 
 
 # Without "reassoc": the reduction of the argument below depends on the order of its operations.
-_formula = numba.njit(fastmath={"contract", "nsz"}, error_model="numpy", nogil=True)
+EXACT = {**OPTIONS, "fastmath": {"contract", "nsz"}}
+_formula = numba.njit(**EXACT) if numba is not None else lambda function: function
 
 
 @_formula
@@ -190,4 +205,5 @@ def log1p_unit(x):
 
 
 # np.dot on slices of a C array is what we want; Numba would warn that another order were faster
-warnings.filterwarnings("ignore", category=NumbaPerformanceWarning, module=r"skbigmodel\.")
+if numba is not None:
+    warnings.filterwarnings("ignore", category=NumbaPerformanceWarning, module=r"skbigmodel\.")

@@ -20,6 +20,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.extmath import safe_sparse_dot
 from sklearn.utils.validation import check_is_fitted
 
+from . import _jit
 from .validation import TOO_LARGE, NotFinite, check_finite, check_weights, check_X, is_blockwise
 
 CHEAP_TO_CHECK = 1 << 20  # entries of X
@@ -142,6 +143,12 @@ class GradientEstimator(CallbackSupportMixin, BaseEstimator):
         from .solvers import make_solver
         from .solvers.driver import Control, Settings, minimize
 
+        if _jit.numba is None:
+            warnings.warn(
+                "Numba cannot be imported: the fit runs as plain Python, very slowly",
+                RuntimeWarning,
+                stacklevel=5,
+            )
         settings = Settings(self.tol, self.learning_rate, self.batch_size, self.average)
         solver = make_solver(self.solver, objective, settings, self._seed)
         control = Control(

@@ -194,7 +194,7 @@ class GDLinearRegressor(MultiOutputMixin, RegressorMixin, SparseCoefMixin, Gradi
         s, loss, targets = check_weights(sample_weight, X), _loss_of(self.loss), y.reshape(len(y), -1)
         self._check_domain(loss, targets if s is None else targets[s > 0])
         train, held_out = self._validation_split(X, y, s, validation)
-        metadata = None if s is None else {"sample_weight": s}
+        metadata = None if sample_weight is None else {"sample_weight": sample_weight}
         context = self._callback_context(X, y, metadata)
         blocks = self._blocks(X, targets[:, 0], train)
         thetas = self._starts(X, y, coef_init, intercept_init)
