@@ -25,9 +25,8 @@ except ImportError:  # a pickled model loads and predicts all the same, and a fi
 # Sums may be reordered (they vectorise), but NaN and infinity keep their meaning, so divergence is seen.
 FASTMATH = {"reassoc", "contract", "nsz", "arcp"}
 # A function called from two kernels exists in each, optimised anew; were it not inlined, the linker would
-# take one
-# for all, in a process that compiles another than in one that loads from the cache, and last bits would
-# differ.
+# take one for all, in a process that compiles another than in one that loads from the cache, and last bits
+# would differ.
 OPTIONS = {"nogil": True, "fastmath": FASTMATH, "error_model": "numpy", "forceinline": True}
 DISABLED = numba is None or bool(numba.config.DISABLE_JIT)
 
