@@ -1,7 +1,5 @@
 """Field reports NUM: conditioning, overflow, zero penalties, divergence, memory order, constant columns."""
 
-import warnings
-
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
@@ -117,19 +115,12 @@ def test_num_04_step_sizes_without_penalty(case, learning_rate):
 
 
 def test_num_05_huge_values(case):
-    """NUM-05: values of 1e200, whose squares overflow: an error or a useful model, never NaN or zeros."""
-    X = np.random.default_rng(0).standard_normal((60, 4))
-    y = (X[:, 0] > 0).astype(int)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            model = case.make().fit(X * 1e200, y)
-    except ValueError as error:
-        assert "X" in str(error)
-        return
-    assert np.isfinite(model.coef_).all() and np.isfinite(model.intercept_).all()
-    assert model.coef_.any()
-    assert np.mean((model.predict(X * 1e200) > 0.5) == y) > 0.9
+    """NUM-05: values of 1e200, whose squares overflow, are an error that says so; nothing is fitted."""
+    X = 1e200 * np.random.default_rng(0).standard_normal((60, 4))
+    model = case.make()
+    with pytest.raises(ValueError, match="X holds values too large"):
+        model.fit(X, (X[:, 0] > 0).astype(int))
+    assert not hasattr(model, "coef_")
 
 
 @pytest.mark.parametrize("solver", ["gd", "sgd"])
@@ -165,17 +156,11 @@ def test_num_08_noise_free_large_scale(solver):
 
 
 def test_num_10_solvers_agree_on_raw_incomes(solver):
-    """NUM-10: on raw credit data a solver gives the probabilities of Newton's method, or it warns."""
+    """NUM-10: on raw credit data every solver gives the probabilities of Newton's method, silently."""
     X, y = credit()
     w, b = newton_logistic(X, y, np.inf)
-    with warnings.catch_warnings(record=True) as seen:
-        warnings.simplefilter("always")
-        model = GDLogisticClassifier(C=np.inf, solver=solver, random_state=0).fit(X, y)
-    assert {message.category for message in seen} <= {ConvergenceWarning}
-    if not seen:
-        assert_allclose(model.predict_proba(X)[:, 1], expit(X @ w + b), rtol=0, atol=1e-4)
-    # plain steps in raw units cannot do it in any sensible number; these can
-    assert not seen or solver in ("gd", "nesterov", "saga", "sgd", "adam")
+    model = GDLogisticClassifier(C=np.inf, solver=solver, random_state=0).fit(X, y)
+    assert_allclose(model.predict_proba(X)[:, 1], expit(X @ w + b), rtol=0, atol=1e-4)
 
 
 def test_num_11_memory_order(case):

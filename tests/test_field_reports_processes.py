@@ -132,8 +132,8 @@ def test_par_08_thread_counts(case, solver):
 def test_par_08_heap_layout(case, solver):
     """PAR-08: the same bits wherever malloc puts the buffers.
 
-    Compiled loops are guarded by checks that arrays do not overlap, and neighbours can fail them: then another
-    version of the loop runs, which must not add in another order.
+    Compiled loops are guarded by checks that arrays do not overlap, and neighbours can fail them: then
+    another version of the loop runs, which must not add in another order.
     """
     X, y = case.data(n=600)
     model, rng, kept, results = case.make(solver=solver, random_state=0), np.random.default_rng(0), [], set()
@@ -168,7 +168,7 @@ def test_par_10_seeds(case, solver):
 
 
 def test_par_11_import_compiles_nothing(run_python):
-    """PAR-11: importing the package and making estimators compiles no kernel and loads no optional package."""
+    """PAR-11: importing the package and making estimators compiles no kernel, loads no optional package."""
     done = run_python(
         """
         import gc, json, sys

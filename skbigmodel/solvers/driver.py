@@ -129,7 +129,8 @@ def _iterate(solver, theta, control, state):
             if not np.isfinite(state.value):
                 raise ValueError(
                     f"the objective is not finite after iteration {result.n_iter + 1} of solver "
-                    f"{solver.name!r}: it diverged. Lower learning_rate, scale the features, or use solver='auto'."
+                    f"{solver.name!r}: it diverged. Lower learning_rate, scale the features, or use "
+                    "solver='auto'."
                 )
             result.n_iter += 1
             result.curve.append(float(state.value))

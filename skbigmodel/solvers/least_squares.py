@@ -290,16 +290,14 @@ class LeastSquares:
 
 
 def _add_moments(block, y_shift, H):
-    """The moments of columns that need no shift, from the rows as they lie."""
-    X, p = block.rows.X, block.rows.X.shape[1]
-    size = max(2 * p, CHUNK_BYTES // (X.itemsize * p))
-    for start in range(0, len(X), size):
-        part, y = X[start : start + size], block.y[start : start + size] - y_shift
-        H[:p, :p] += part.T @ part
-        H[p:, :p] += np.stack([np.ones(len(y)), y]).astype(X.dtype) @ part
-        H[p, p] += len(y)
-        H[p + 1, p] += y.sum()
-        H[p + 1, p + 1] += y @ y
+    """The moments of columns that need no shift, from the rows as they lie: BLAS has its own tiles."""
+    X, y = block.rows.X, block.y - y_shift
+    p = X.shape[1]
+    H[:p, :p] += X.T @ X
+    H[p:, :p] += np.stack([np.ones(len(y)), y]).astype(X.dtype) @ X
+    H[p, p] += len(y)
+    H[p + 1, p] += y.sum()
+    H[p + 1, p + 1] += y @ y
     return 0.0
 
 
