@@ -175,7 +175,7 @@ class Blocks:
         self._run(one, len(results))
         return results
 
-    def total(self, function, shape):
+    def total(self, function, shape, merged=False):
         """Sum over the blocks of what ``function(block, out)`` returns, and of what it adds to ``out``.
 
         Consecutive blocks share an ``out`` where that is large; the parts are added in their order, each as
@@ -191,8 +191,8 @@ class Blocks:
 
         def one(g):
             out, value = np.zeros(shape), 0.0
-            for k in groups[g]:
-                value += function(self.blocks[int(k)], out)
+            for block in self._merge(groups[g]) if merged else map(self.blocks.__getitem__, groups[g].tolist()):
+                value += function(block, out)
             with lock:
                 ready[g] = value, out
                 while done[0] in ready:
@@ -203,6 +203,10 @@ class Blocks:
 
         self._run(one, n_groups)
         return done[1], done[2]
+
+    def _merge(self, group):
+        """Consecutive blocks, as they can be had at once."""
+        return map(self.blocks.__getitem__, group.tolist())
 
     def _run(self, function, n_tasks):
         """function(0) … function(n_tasks - 1), on threads where that pays."""
@@ -248,6 +252,10 @@ class ArrayBlocks(Blocks):
         if self.sparse:
             return rows._replace(indptr=rows.indptr[start : stop + 1])
         return rows._replace(X=rows.X[start:stop])
+
+    def _merge(self, group):
+        start, stop = int(self.bounds[group[0]]), int(self.bounds[group[-1] + 1])
+        yield Block(self._slice(self.memo["rows"], start, stop), *self._targets(start, stop), start, stop)
 
     def sample(self, step):
         """Every ``step``-th row, copied into memory."""

@@ -17,6 +17,7 @@ factorizations", SIAM J. Sci. Comput. 34 (2012).
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import scipy.linalg as la
@@ -95,11 +96,8 @@ class LeastSquares:
             return folded(H), shift, y_shift
         first = blocks.blocks[0].rows.X[:100].astype(np.float64)
         if blocks.s is None and (np.abs(first.mean(axis=0)) <= FAR * first.std(axis=0)).all():
-            return (
-                blocks.total(lambda block, H: _add_moments(block, y_shift, H), (p + 2, p + 2))[1],
-                shift,
-                y_shift,
-            )
+            add = partial(_add_moments, y_shift)
+            return blocks.total(add, (p + 2, p + 2), merged=True)[1], shift, y_shift
         shift[:] = first.mean(axis=0)
 
         def block_sum(block, H):
@@ -289,7 +287,7 @@ class LeastSquares:
         return (theta, *self.objective.value_grad(theta))
 
 
-def _add_moments(block, y_shift, H):
+def _add_moments(y_shift, block, H):
     """The moments of columns that need no shift, from the rows as they lie: BLAS has its own tiles."""
     X, y = block.rows.X, block.y - y_shift
     p = X.shape[1]
