@@ -194,7 +194,7 @@ def test_mem_11_a_memmap_is_read_in_blocks(measured, uniform_file, model):
         """,
         model, uniform_file("float64", 300_000, 100),
     )
-    assert max(used) < 24
+    assert max(used) < 24, used
 
 
 def test_mem_11_bad_values_in_a_memmap_are_found(tmp_path, case):
