@@ -47,7 +47,7 @@ PARAMETERS = """
         environment grants a worker. Results do not depend on it, bit for bit.
     verbose : int, default=0
         1 prints at most once a second and at the end, 2 every iteration.
-""".strip("\n")
+""".strip()
 
 ATTRIBUTES = """
     solver_ : str
@@ -62,11 +62,21 @@ ATTRIBUTES = """
         Number of features seen in ``fit``.
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of features seen in ``fit``, if all are strings.
-""".strip("\n")
+""".strip()
 
-FIT_PARAMETERS = """
+X = """
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            Also a memmap, or anything with a shape, a dtype and slices of rows, such as an HDF5 data set;
+            what is not a float array in C order on disk is read block by block.
+""".strip()
+
+SAMPLE_WEIGHT = """
         sample_weight : array-like of shape (n_samples,), default=None
             Weights, not negative. Weight 2 counts a row twice, weight 0 leaves it out.
+""".strip()
+
+FIT_PARAMETERS = f"""
+{SAMPLE_WEIGHT}
         X_val, y_val : array-like, default=None
             Validation rows: their score is kept in ``validation_scores_``, stops the fit when it has not
             improved for ``n_iter_no_change`` iterations, and chooses the iterate.
@@ -88,11 +98,39 @@ FIT_PARAMETERS = """
         -----
         ConvergenceWarning
             If the optimum was not reached; the message says what to do.
-""".strip("\n")
+""".strip()
+
+STREAM = """
+        ``early_stopping``, ``tol`` and ``max_iter`` play no role. After a ``fit`` the stream starts at its
+        coefficients.
+""".strip()
+
+PARTIAL_FIT_PARAMETERS = f"""
+{SAMPLE_WEIGHT}
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If an argument is not valid, X has another number of features than before, or ``solver`` is not
+            stochastic; the message says so. A fitted estimator stays as it was.
+""".strip()
 
 
 def documented(cls):
-    """Fill the shared text into a class's docstring and into that of its ``fit``."""
-    cls.__doc__ = cls.__doc__.replace("    {parameters}", PARAMETERS).replace("    {attributes}", ATTRIBUTES)
-    cls.fit.__doc__ = cls.fit.__doc__.replace("        {parameters}", FIT_PARAMETERS)
+    """Fill the shared text into the docstrings of a class, its ``fit`` and its ``partial_fit``."""
+    fill(cls, parameters=PARAMETERS, attributes=ATTRIBUTES)
+    fill(cls.fit, X=X, parameters=FIT_PARAMETERS)
+    fill(cls.partial_fit, X=X, parameters=PARTIAL_FIT_PARAMETERS, stream=STREAM)
     return cls
+
+
+def fill(documented, **texts):
+    """Put each text in the place of its name in braces."""
+    if documented.__doc__ is None:  # python -OO
+        return
+    for name, text in texts.items():
+        documented.__doc__ = documented.__doc__.replace("{" + name + "}", text)

@@ -10,29 +10,24 @@ import warnings
 from numbers import Integral, Real
 
 import numpy as np
-from scipy.sparse import issparse
 from sklearn.base import BaseEstimator
 from sklearn.callback import CallbackSupportMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.extmath import safe_sparse_dot
-from sklearn.utils.validation import check_is_fitted
 
 from . import _jit
-from .validation import TOO_LARGE, NotFinite, check_finite, check_weights, check_X, is_blockwise
+from .validation import TOO_LARGE, NotFinite, check_finite, check_weights, check_X
 
 CHEAP_TO_CHECK = 1 << 20  # entries of X
 STREAM_SOLVERS = ("sgd", "adam", "saga")
 
 
 class GradientEstimator(CallbackSupportMixin, BaseEstimator):
-    """Base of the linear models; subclasses say what is minimised and what the parameters mean."""
+    """Base of all estimators; subclasses say what is minimised and what the parameters mean."""
 
     _parameter_constraints = {
-        "fit_intercept": ["boolean"],
-        "l1_ratio": [Interval(Real, 0, 1, closed="both")],
         "solver": [str, callable],
         "learning_rate": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
         "batch_size": [None, Interval(Integral, 1, None, closed="left")],
@@ -69,7 +64,6 @@ class GradientEstimator(CallbackSupportMixin, BaseEstimator):
         super().__setstate__({**defaults, **state})
 
     # -- data
-    # ----------------------------------------------------------------------------------------------------
 
     def _blocks(self, X, y, s):
         """The source of blocks of X."""
@@ -93,7 +87,7 @@ class GradientEstimator(CallbackSupportMixin, BaseEstimator):
         if not self.early_stopping:
             return s, None
         rows = np.arange(X.shape[0])
-        train, held_out = train_test_split(
+        _, held_out = train_test_split(
             rows, test_size=self.validation_fraction, stratify=stratify, random_state=self.random_state
         )
         held_out = np.sort(held_out)
@@ -105,23 +99,10 @@ class GradientEstimator(CallbackSupportMixin, BaseEstimator):
         return weights, (X[held_out], y[held_out], s_val)
 
     # -- the run
-    # -------------------------------------------------------------------------------------------------
 
     def _seed(self):
         """Drawn only where something is random, so that other fits leave a shared generator alone."""
         return int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
-
-    def _pack(self, shape, coef, intercept):
-        """Starting points (n_outputs, n_params) from a coef_ and intercept_, or as ``init`` says."""
-        n_outputs, n_features = shape
-        thetas = np.zeros((n_outputs, n_features + self.fit_intercept))
-        if coef is None and intercept is None and self.init == "random":
-            thetas[:] = check_random_state(self.random_state).normal(scale=0.01, size=thetas.shape)
-        if coef is not None:
-            thetas[:, :n_features] = _shaped(coef, (n_outputs, n_features), "coef_init")
-        if intercept is not None and self.fit_intercept:
-            thetas[:, -1] = _shaped(intercept, (n_outputs,), "intercept_init")
-        return thetas
 
     def _keep_history(self, results):
         """Attributes on how the fit went; several results are those of independent targets."""
@@ -259,7 +240,6 @@ class GradientEstimator(CallbackSupportMixin, BaseEstimator):
                 return
 
     # -- streams
-    # -------------------------------------------------------------------------------------------------
 
     def _stream_step(self, objective, theta, kept):
         """One pass of the stochastic solver over a batch.
@@ -303,28 +283,6 @@ class GradientEstimator(CallbackSupportMixin, BaseEstimator):
         for name in ("_stream", "_seen", "t_"):
             vars(self).pop(name, None)
 
-    # -- prediction
-    # ----------------------------------------------------------------------------------------------
-
-    def _raw_predictions(self, X):
-        """X @ coef_.T + intercept_, block by block where X is not in memory."""
-        check_is_fitted(self)
-        X = check_X(self, X, reset=False)
-        coef = self.coef_.T
-        if is_blockwise(X):
-            from .blocks import iter_slices
-
-            parts = [safe_sparse_dot(part, coef) + self.intercept_ for part in iter_slices(X)]
-            return np.concatenate(parts)
-        z = safe_sparse_dot(X, coef, dense_output=True) + self.intercept_
-        if not np.isfinite(z).all():
-            from sklearn.utils import assert_all_finite
-
-            assert_all_finite(
-                X.data if issparse(X) else X, input_name="X", estimator_name=type(self).__name__
-            )
-        return z
-
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
@@ -335,14 +293,6 @@ def _version():
     from . import __version__
 
     return __version__
-
-
-def _shaped(value, shape, name):
-    """``value`` as a finite array of that shape; a leading or trailing axis of length 1 may be missing."""
-    array = np.asarray(value, dtype=np.float64)
-    if array.size != np.prod(shape) or not np.isfinite(array).all():
-        raise ValueError(f"{name} must hold finite numbers and have shape {shape}, got shape {array.shape}")
-    return array.reshape(shape)
 
 
 def copy_fitted(source, target, names):

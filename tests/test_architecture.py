@@ -22,7 +22,8 @@ LAYERS = [
     {"validation", "metrics", "blocks", "dask", "objective", "softmax"},
     {name for name in MODULES if name.startswith("solvers/")},
     {"_docs", "base"},
-    {"linear_model", "svm", "neural_network", "plotting"},
+    {"classification", "linear"},
+    {"linear_regression", "logistic_regression", "svm", "neural_network", "plotting"},
     {"__init__"},
 ]
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
