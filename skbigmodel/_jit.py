@@ -94,6 +94,14 @@ def jit(function):
     return dispatcher
 
 
+def part(function):
+    """A part of one kernel or a few: put into them before types are known, so that it is compiled only there.
+
+    A long kernel cut into nested :func:`jit` functions takes several times as long to compile.
+    """
+    return function if numba is None else numba.njit(**OPTIONS, inline="always")(function)
+
+
 def method(stub, fallback=None):
     """Let jitted code call ``stub(obj, ...)`` as the method of that name of ``obj``, a ``NamedTuple``.
 
@@ -157,12 +165,8 @@ _formula = numba.njit(**EXACT) if numba is not None else lambda function: functi
 
 
 @_formula
-def exp(x):
-    """e**x to 1 ulp or so, without a branch; inputs are clipped to [-708, 708], NaN passes through."""
-    x = min(max(x, -708.0), 708.0) if x == x else x
-    k = np.floor(x * 1.4426950408889634 + 0.5)
-    r = (x - k * 0.6931471803691238) - k * 1.9082149292705877e-10
-    # Taylor's polynomial of degree 13 on |r| <= ln(2)/2: remainder below 1e-17
+def _expm1_near_zero(r):
+    """e**r - 1 for |r| <= ln(2)/2: Taylor's polynomial of degree 13, remainder below 1e-17."""
     q = 1.6059043836821613e-10
     q = q * r + 2.08767569878681e-09
     q = q * r + 2.505210838544172e-08
@@ -176,7 +180,26 @@ def exp(x):
     q = q * r + 0.16666666666666666
     q = q * r + 0.5
     q = q * r + 1.0
-    return (q * r + 1.0) * power_of_two(k)
+    return q * r
+
+
+@_formula
+def exp(x):
+    """e**x to 1 ulp or so, without a branch; inputs are clipped to [-708, 708], NaN passes through."""
+    x = min(max(x, -708.0), 708.0) if x == x else x
+    k = np.floor(x * 1.4426950408889634 + 0.5)
+    r = (x - k * 0.6931471803691238) - k * 1.9082149292705877e-10
+    return (_expm1_near_zero(r) + 1.0) * power_of_two(k)
+
+
+@_formula
+def expm1(x):
+    """e**x - 1, as exact near 0 as elsewhere, without a branch; clipped as :func:`exp`."""
+    x = min(max(x, -708.0), 708.0) if x == x else x
+    k = np.floor(x * 1.4426950408889634 + 0.5)
+    r = (x - k * 0.6931471803691238) - k * 1.9082149292705877e-10
+    scale = power_of_two(k)
+    return _expm1_near_zero(r) * scale + (scale - 1.0)
 
 
 @_formula

@@ -48,10 +48,11 @@ class Sgd(NamedTuple):
     n_moments = 1
 
     def step(self, theta, grad, moments, t, rate):
-        v = moments[0]
+        v, number = moments[0], theta.dtype.type  # arithmetic in the width of theta
+        momentum, rate = number(self.momentum), number(rate)
         for j in range(theta.size):
-            v[j] = self.momentum * v[j] - rate * grad[j]
-            theta[j] += self.momentum * v[j] - rate * grad[j] if self.nesterov else v[j]
+            v[j] = momentum * v[j] - rate * grad[j]
+            theta[j] += momentum * v[j] - rate * grad[j] if self.nesterov else v[j]
 
 
 class Adam(NamedTuple):
@@ -91,13 +92,15 @@ class Adam(NamedTuple):
     n_moments = 2
 
     def step(self, theta, grad, moments, t, rate):
-        m, v = moments[0], moments[1]
-        corrected = rate * np.sqrt(1.0 - self.beta_2**t) / (1.0 - self.beta_1**t)
+        m, v, number = moments[0], moments[1], theta.dtype.type  # arithmetic in the width of theta
+        corrected = number(rate * np.sqrt(1.0 - self.beta_2**t) / (1.0 - self.beta_1**t))
+        keep_m, keep_v, epsilon = number(self.beta_1), number(self.beta_2), number(self.epsilon)
+        add_m, add_v = number(1.0 - self.beta_1), number(1.0 - self.beta_2)
+        decay = number(rate * self.weight_decay)
         for j in range(theta.size):
-            m[j] = self.beta_1 * m[j] + (1.0 - self.beta_1) * grad[j]
-            v[j] = self.beta_2 * v[j] + (1.0 - self.beta_2) * grad[j] * grad[j]
-            decay = rate * self.weight_decay * theta[j]
-            theta[j] -= corrected * m[j] / (np.sqrt(v[j]) + self.epsilon) + decay
+            m[j] = keep_m * m[j] + add_m * grad[j]
+            v[j] = keep_v * v[j] + add_v * grad[j] * grad[j]
+            theta[j] -= corrected * m[j] / (np.sqrt(v[j]) + epsilon) + decay * theta[j]
 
 
 @method

@@ -43,6 +43,18 @@ def add_run(self, start, stop, a, out):
     return self.add_run(start, stop, a, out)
 
 
+@method
+def times(self, order, W, room, out):
+    """out = rows ``order`` times W; ``room`` (len(order), n_features) may be overwritten."""
+    return self.times(order, W, room, out)
+
+
+@method
+def transposed_times(self, order, D, room, out):
+    """out = transposed rows ``order`` times D; ``room`` is as ``times`` left it."""
+    return self.transposed_times(order, D, room, out)
+
+
 class Dense(NamedTuple):
     """A C-ordered array (n_rows, n_features)."""
 
@@ -104,6 +116,17 @@ class Dense(NamedTuple):
             i += 1
 
 
+    def times(self, order, W, room, out):
+        for i in range(order.size):  # side by side, in W's type, as BLAS wants them
+            row = order[i]
+            for j in range(room.shape[1]):
+                room[i, j] = self.X[row, j]
+        np.dot(room, W, out)
+
+    def transposed_times(self, order, D, room, out):
+        np.dot(room.T, D, out)
+
+
 class CSR(NamedTuple):
     """Compressed sparse rows; index arrays of one width."""
 
@@ -143,6 +166,22 @@ class CSR(NamedTuple):
         for i in range(start, stop):
             for k in range(self.indptr[i], self.indptr[i + 1]):
                 out[self.indices[k]] += a[i - start] * self.data[k]
+
+    def times(self, order, W, room, out):
+        out[:] = 0.0
+        for i in range(order.size):
+            for k in range(self.indptr[order[i]], self.indptr[order[i] + 1]):
+                value, column = out.dtype.type(self.data[k]), self.indices[k]
+                for j in range(out.shape[1]):
+                    out[i, j] += value * W[column, j]
+
+    def transposed_times(self, order, D, room, out):
+        out[:] = 0.0
+        for i in range(order.size):
+            for k in range(self.indptr[order[i]], self.indptr[order[i] + 1]):
+                value, column = out.dtype.type(self.data[k]), self.indices[k]
+                for j in range(out.shape[1]):
+                    out[column, j] += value * D[i, j]
 
 
 def as_rows(X):

@@ -1,0 +1,268 @@
+"""Jitted passes of a network over batches of rows: forward, backward, and epochs of steps.
+
+All parameters lie in one flat vector: the weight matrices W (width before, width after) of the layers one
+after the other, then their biases. What a layer makes of a batch lies in flat room, too, a C-ordered matrix
+per layer, so that every matrix product is one call of BLAS without a copy; all else is fused into a few loops.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from ._jit import exp, jit, log1p_unit, part
+from .activations import backward, forward
+from .optimizers import step
+from .rows import times, transposed_times
+from .passes_stochastic import mix
+
+
+class Network(NamedTuple):
+    """What the layers are, and where they lie in the flat vector of parameters."""
+
+    activation: object  # of the hidden layers
+    softmax: bool  # one class of many, or else a logistic unit for each column of the targets
+    widths: np.ndarray  # (n_layers + 1,) of the input, the hidden layers and the output
+    weights: np.ndarray  # (n_layers + 1,) starts of the weight matrices; the last entry is their total size
+    biases: np.ndarray  # (n_layers + 1,) starts of the biases
+
+
+class Targets(NamedTuple):
+    """What the rows should come out as."""
+
+    Y: np.ndarray  # (n_rows, 1) indices of classes with softmax, else (n_rows, n_outputs) of zeros and ones
+    s: np.ndarray  # (n_rows,) weights, or (1,) for all alike
+    smoothing: float  # share of each target that is spread over all classes evenly
+
+
+class Noise(NamedTuple):
+    """Hidden units that are left out of a step: a share of them, by a key that changes with the step."""
+
+    dropout: float
+    key: int
+
+
+class Room(NamedTuple):
+    """Work space for a batch."""
+
+    X: np.ndarray  # (batch, n_features), or empty for sparse rows
+    A: np.ndarray  # flat: outputs of the layers, layer k from batch·(sum of the widths of those before)
+    D: np.ndarray  # likewise: slopes of the activations, then derivatives of the loss in the raw inputs
+    E: np.ndarray  # flat: one hidden layer
+    grad: np.ndarray  # (n_params,)
+
+
+class Plan(NamedTuple):
+    """What stays fixed in a run of steps."""
+
+    optimizer: object
+    alpha: float
+    weight_decay: float
+    clip_norm: float  # infinite for none
+    dropout: float
+    batch_size: int
+
+
+@part
+def layer(net, k, n, flat, batch):
+    """The (n, width) matrix of layer k in flat room for ``batch`` rows; 0 is the first hidden layer."""
+    start = 0
+    for before in range(k):
+        start += batch * net.widths[before + 1]
+    width = net.widths[k + 1]
+    return flat[start : start + n * width].reshape(n, width)
+
+
+@part
+def matrix(net, k, flat):
+    """Weights of layer k, or their gradient."""
+    start, rows, columns = net.weights[k], net.widths[k], net.widths[k + 1]
+    return flat[start : start + rows * columns].reshape(rows, columns)
+
+
+@jit
+def activate(Z, b, activation):
+    """Z = forward(Z + b) in place."""
+    for i in range(Z.shape[0]):
+        for j in range(Z.shape[1]):
+            Z[i, j] = forward(activation, Z[i, j] + b[j])
+
+
+@jit
+def activate_with_slopes(Z, b, activation, D):
+    """Z = forward(Z + b) in place, and D = the derivatives."""
+    for i in range(Z.shape[0]):
+        for j in range(Z.shape[1]):
+            z = Z[i, j] + b[j]
+            a = forward(activation, z)
+            Z[i, j] = a
+            D[i, j] = backward(activation, z, a)
+
+
+@jit
+def drop(A, D, share, key):
+    """Set a share of the outputs to 0 and scale up the others, by a key."""
+    scale, bar = A.dtype.type(1.0 / (1.0 - share)), np.uint64(share * 18446744073709549568.0)
+    for i in range(A.shape[0]):
+        for j in range(A.shape[1]):
+            kept = mix(np.uint64(key) + np.uint64(i * A.shape[1] + j)) >= bar
+            A[i, j] = A[i, j] * scale if kept else 0.0
+            D[i, j] = D[i, j] * scale if kept else 0.0
+
+
+@jit
+def softmax_loss(Z, b, targets, order, scale, D):
+    """D = scale·s·(softmax - target) for raw outputs Z + b; return scale·Σ s·cross-entropy."""
+    total, K = 0.0, Z.shape[1]
+    even = targets.smoothing / K
+    for i in range(Z.shape[0]):
+        k = targets.Y[order[i], 0]
+        weight = scale * (targets.s[order[i]] if targets.s.size > 1 else targets.s[0])
+        top, mass, mean = Z[i, 0] + b[0], 0.0, 0.0
+        for j in range(K):
+            Z[i, j] += b[j]
+        for j in range(K):
+            top = max(top, Z[i, j])
+        for j in range(K):
+            D[i, j] = exp(Z[i, j] - top)
+        for j in range(K):  # apart from the loop that stores: see passes_linear
+            mass += D[i, j]
+            mean += even * (top - Z[i, j])
+        total += weight * (np.log(mass) + (1.0 - targets.smoothing) * (top - Z[i, k]) + mean)
+        for j in range(K):
+            D[i, j] = weight * (D[i, j] / mass - even)
+        D[i, k] -= weight * (1.0 - targets.smoothing)
+    return total
+
+
+@jit
+def logistic_loss(Z, b, targets, order, scale, D):
+    """D = scale·s·(logistic - target) for raw outputs Z + b; return scale·Σ s·binary cross-entropy."""
+    total = 0.0
+    for i in range(Z.shape[0]):
+        weight = scale * (targets.s[order[i]] if targets.s.size > 1 else targets.s[0])
+        for j in range(Z.shape[1]):
+            z = Z[i, j] + b[j]
+            y = (1.0 - targets.smoothing) * targets.Y[order[i], j] + 0.5 * targets.smoothing
+            e = exp(-abs(z))
+            D[i, j] = weight * ((1.0 if z >= 0.0 else e) / (1.0 + e) - y)
+            Z[i, j] = weight * (log1p_unit(e) + z * ((1.0 if z > 0.0 else 0.0) - y))
+        for j in range(Z.shape[1]):
+            total += Z[i, j]
+    return total
+
+
+@part
+def run_forward(net, rows, order, theta, room, noise):
+    """Outputs of the hidden layers with their slopes, and raw outputs of the last layer without its bias."""
+    n, batch, last = order.size, room.X.shape[0], net.widths.size - 2
+    for k in range(last + 1):
+        W, Z = matrix(net, k, theta), layer(net, k, n, room.A, batch)
+        if k == 0:
+            times(rows, order, W, room.X[:n], Z)
+        else:
+            np.dot(layer(net, k - 1, n, room.A, batch), W, Z)
+        if k < last:
+            D = layer(net, k, n, room.D, batch)
+            activate_with_slopes(Z, theta[net.biases[k] : net.biases[k + 1]], net.activation, D)
+            if noise.dropout > 0.0:
+                drop(Z, D, noise.dropout, noise.key + (k << 40))
+
+
+@part
+def run_backward(net, rows, order, theta, room):
+    """Gradient of the loss from its derivatives in the raw outputs, the last layer of ``room.D``."""
+    n, batch, last = order.size, room.X.shape[0], net.widths.size - 2
+    for k in range(last, -1, -1):
+        D, G = layer(net, k, n, room.D, batch), matrix(net, k, room.grad)
+        bias = room.grad[net.biases[k] : net.biases[k + 1]]
+        bias[:] = 0.0
+        for i in range(n):
+            for j in range(bias.size):
+                bias[j] += D[i, j]
+        if k == 0:
+            transposed_times(rows, order, D, room.X[:n], G)
+            continue
+        np.dot(layer(net, k - 1, n, room.A, batch).T, D, G)
+        E, slopes = room.E[: n * net.widths[k]], layer(net, k - 1, n, room.D, batch).reshape(-1)
+        np.dot(D, matrix(net, k, theta).T, E.reshape(n, net.widths[k]))
+        for j in range(E.size):
+            slopes[j] *= E[j]
+
+
+@jit
+def batch_gradient(net, rows, targets, order, theta, room, noise, scale):
+    """room.grad = gradient of scale·Σ s·loss over the rows ``order``; return that sum."""
+    run_forward(net, rows, order, theta, room, noise)
+    n, batch, last = order.size, room.X.shape[0], net.widths.size - 2
+    Z, D = layer(net, last, n, room.A, batch), layer(net, last, n, room.D, batch)
+    bias = theta[net.biases[last] : net.biases[last + 1]]
+    if net.softmax:
+        total = softmax_loss(Z, bias, targets, order, scale, D)
+    else:
+        total = logistic_loss(Z, bias, targets, order, scale, D)
+    run_backward(net, rows, order, theta, room)
+    return total
+
+
+@jit
+def add_gradient(net, rows, targets, start, stop, theta, room, out):
+    """Add the gradient of Σ s·loss over rows start to stop to ``out``; return the sum."""
+    total, batch = 0.0, room.X.shape[0]
+    for first in range(start, stop, batch):
+        order = np.arange(first, min(first + batch, stop))
+        total += batch_gradient(net, rows, targets, order, theta, room, Noise(0.0, 0), 1.0)
+        for j in range(out.size):
+            out[j] += room.grad[j]
+    return total
+
+
+@jit
+def weight_of(targets, order):
+    """Sum of the weights of the rows ``order``."""
+    if targets.s.size == 1:
+        return targets.s[0] * order.size
+    total = 0.0
+    for i in range(order.size):
+        total += targets.s[order[i]]
+    return total
+
+
+@jit
+def penalised_step(net, plan, theta, grad, moments, t, rate, weight):
+    """Add the penalty to the gradient and take step number t; return the penalty's value before it."""
+    n_weights, number = net.biases[0], theta.dtype.type
+    square, l2 = 0.0, number(plan.alpha / weight)
+    for j in range(n_weights):
+        square += theta[j] * theta[j]
+    for j in range(n_weights):
+        grad[j] += l2 * theta[j]
+    if plan.clip_norm < np.inf:
+        norm = 0.0
+        for j in range(grad.size):
+            norm += grad[j] * grad[j]
+        shrink = number(min(1.0, plan.clip_norm / np.sqrt(max(norm, 1e-300))))
+        for j in range(grad.size):
+            grad[j] *= shrink
+    if plan.weight_decay > 0.0:
+        keep = number(1.0 - rate * plan.weight_decay)
+        for j in range(n_weights):
+            theta[j] *= keep
+    step(plan.optimizer, theta, grad, moments, t, rate)
+    return 0.5 * plan.alpha / weight * square
+
+
+@jit
+def run_steps(net, rows, targets, order, theta, moments, plan, room, rates, clock):
+    """A step for each batch of ``order`` at its rate; return the sum of the batches' losses times their sizes.
+
+    ``clock`` holds the number of steps taken so far and the key of the noise.
+    """
+    total = 0.0
+    for k in range(rates.size):
+        batch = order[k * plan.batch_size : min((k + 1) * plan.batch_size, order.size)]
+        weight, noise = weight_of(targets, batch), Noise(plan.dropout, clock[1] + (clock[0] << 20))
+        loss = batch_gradient(net, rows, targets, batch, theta, room, noise, 1.0 / weight)
+        clock[0] += 1
+        loss += penalised_step(net, plan, theta, room.grad, moments, clock[0], rates[k], weight)
+        total += loss * batch.size
+    return total
