@@ -1,8 +1,9 @@
-"""Linear models with the scikit-learn interface, trained by jitted gradient kernels."""
+"""Linear models and networks with the scikit-learn interface, trained by jitted gradient kernels."""
 
 from . import _jit  # noqa: F401  (Numba is loaded here, so that the first fit does not wait for it)
 from .linear_regression import GDLinearRegressor
 from .logistic_regression import GDLogisticClassifier
+from .neural_network import GDMLPClassifier
 
 __version__ = "0.1.0"
-__all__ = ["GDLinearRegressor", "GDLogisticClassifier"]
+__all__ = ["GDLinearRegressor", "GDLogisticClassifier", "GDMLPClassifier"]

@@ -97,9 +97,14 @@ def jit(function):
 def part(function):
     """A part of one kernel or a few: put into them before types are known, so that it is compiled only there.
 
-    A long kernel cut into nested :func:`jit` functions takes several times as long to compile.
+    Where :func:`jit` functions are nested deeply, each is optimised once more at every level above it.
     """
     return function if numba is None else numba.njit(**OPTIONS, inline="always")(function)
+
+
+def called(function):
+    """What a kernel calls as it stands, compiled once: no sums in it, so its bits need no inlining."""
+    return function if numba is None else numba.njit(nogil=True, error_model="numpy")(function)
 
 
 def method(stub, fallback=None):

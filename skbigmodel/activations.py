@@ -43,6 +43,8 @@ class Identity(NamedTuple):
 class Logistic(NamedTuple):
     """``1 / (1 + exp(-z))``."""
 
+    glorot_share = 1 / 3  # of the usual variance of initial weights: as in scikit-learn
+
     def forward(self, z):
         e = exp(-abs(z))
         return (1.0 if z >= 0.0 else e) / (1.0 + e)

@@ -179,10 +179,7 @@ class GradientEstimator(CallbackSupportMixin, BaseEstimator):
         def watch(n_iter, state):
             if self.verbose and (self.verbose > 1 or time.monotonic() - last[0] > 1.0):
                 last[0] = time.monotonic()
-                print(
-                    f"[{type(self).__name__}] iteration {n_iter}: objective {state.value:.8g}, "
-                    f"optimality {state.optimality:.3g}"
-                )
+                print(f"[{type(self).__name__}] {self._progress(n_iter, state)}")
             if context is None:
                 return False
             task = context.subcontext(task_name="iteration")
@@ -197,6 +194,10 @@ class GradientEstimator(CallbackSupportMixin, BaseEstimator):
             return task.call_on_fit_task_end(**told)
 
         return watch
+
+    @staticmethod
+    def _progress(n_iter, state):
+        return f"iteration {n_iter}: objective {state.value:.8g}, optimality {state.optimality:.3g}"
 
     def _callback_context(self, X, y, metadata):
         """The root of this fit's tasks, begun; ``None`` where no callback is set."""

@@ -73,6 +73,29 @@ _POOL = _Pool()
 os.register_at_fork(after_in_child=_POOL.__init__) if hasattr(os, "register_at_fork") else None
 
 
+def run_tasks(function, n_tasks, n_threads):
+    """function(0) … function(n_tasks - 1), on at most that many threads, of which the caller's is one."""
+    n_threads = min(n_threads, n_tasks)
+    if n_threads <= 1:
+        for k in range(n_tasks):
+            function(k)
+        return
+    todo = iter(range(n_tasks))
+
+    def work():
+        for k in todo:  # handing out the next number is atomic
+            function(k)
+
+    futures = [_POOL.get(n_threads - 1).submit(work) for _ in range(n_threads - 1)]
+    try:
+        work()
+    finally:
+        for _ in todo:  # after an error or Ctrl-C nothing more is handed out
+            pass
+        for future in futures:
+            future.result()
+
+
 class _SingleThreadedBLAS:
     """Context in which BLAS keeps to the calling thread: ours are the threads, and results do not depend on
     it.
@@ -210,25 +233,7 @@ class Blocks:
 
     def _run(self, function, n_tasks):
         """function(0) … function(n_tasks - 1), on threads where that pays."""
-        n_threads = min(self.n_threads, n_tasks) if self.n_entries >= THREAD_ENTRIES else 1
-        if n_threads <= 1:
-            for k in range(n_tasks):
-                function(k)
-            return
-        todo = iter(range(n_tasks))
-
-        def work():
-            for k in todo:  # handing out the next number is atomic
-                function(k)
-
-        futures = [_POOL.get(n_threads - 1).submit(work) for _ in range(n_threads - 1)]
-        try:
-            work()
-        finally:
-            for _ in todo:  # after an error or Ctrl-C nothing more is handed out
-                pass
-            for future in futures:
-                future.result()
+        run_tasks(function, n_tasks, self.n_threads if self.n_entries >= THREAD_ENTRIES else 1)
 
 
 class ArrayBlocks(Blocks):

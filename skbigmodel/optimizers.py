@@ -139,3 +139,25 @@ class Schedule(NamedTuple):
 
     def at(self, t):
         return self.rate / (1.0 + t / self.horizon) ** self.power
+
+
+# Shapes of a rate over a whole training: the factor of the first rate at a share t of the way, 0 <= t <= 1.
+
+
+def cosine(t):
+    """From 1 down to 0 along half a cosine."""
+    return 0.5 * (1.0 + np.cos(np.pi * t))
+
+
+def coslog4(t):
+    """Four times up from 0 to 1 and down again, each time for longer (Holzmüller et al., 2024)."""
+    return 0.5 * (1.0 - np.cos(2.0 * np.pi * np.log2(1.0 + 15.0 * t)))
+
+
+def onecycle(t):
+    """From 1/25 up to 1 in the first three tenths, then down to nearly 0 (Smith and Topin, 2018)."""
+    up, down = 0.5 * (1.0 - np.cos(np.pi * t / 0.3)), cosine((t - 0.3) / 0.7)
+    return np.where(t < 0.3, 0.04 + 0.96 * up, 4e-6 + (1.0 - 4e-6) * down)
+
+
+SCHEDULES = {"cosine": cosine, "coslog4": coslog4, "onecycle": onecycle}

@@ -9,11 +9,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ._jit import exp, jit, log1p_unit, part
+from ._jit import called, exp, jit, log1p_unit, part
 from .activations import backward, forward
 from .optimizers import step
-from .rows import times, transposed_times
 from .passes_stochastic import mix
+from .rows import product, times, transposed_times
 
 
 class Network(NamedTuple):
@@ -62,7 +62,7 @@ class Plan(NamedTuple):
     batch_size: int
 
 
-@part
+@called
 def layer(net, k, n, flat, batch):
     """The (n, width) matrix of layer k in flat room for ``batch`` rows; 0 is the first hidden layer."""
     start = 0
@@ -72,7 +72,7 @@ def layer(net, k, n, flat, batch):
     return flat[start : start + n * width].reshape(n, width)
 
 
-@part
+@called
 def matrix(net, k, flat):
     """Weights of layer k, or their gradient."""
     start, rows, columns = net.weights[k], net.widths[k], net.widths[k + 1]
@@ -98,7 +98,7 @@ def activate_with_slopes(Z, b, activation, D):
             D[i, j] = backward(activation, z, a)
 
 
-@jit
+@called
 def drop(A, D, share, key):
     """Set a share of the outputs to 0 and scale up the others, by a key."""
     scale, bar = A.dtype.type(1.0 / (1.0 - share)), np.uint64(share * 18446744073709549568.0)
@@ -160,7 +160,7 @@ def run_forward(net, rows, order, theta, room, noise):
         if k == 0:
             times(rows, order, W, room.X[:n], Z)
         else:
-            np.dot(layer(net, k - 1, n, room.A, batch), W, Z)
+            product(layer(net, k - 1, n, room.A, batch), W, Z)
         if k < last:
             D = layer(net, k, n, room.D, batch)
             activate_with_slopes(Z, theta[net.biases[k] : net.biases[k + 1]], net.activation, D)
@@ -182,14 +182,14 @@ def run_backward(net, rows, order, theta, room):
         if k == 0:
             transposed_times(rows, order, D, room.X[:n], G)
             continue
-        np.dot(layer(net, k - 1, n, room.A, batch).T, D, G)
+        product(layer(net, k - 1, n, room.A, batch).T, D, G)
         E, slopes = room.E[: n * net.widths[k]], layer(net, k - 1, n, room.D, batch).reshape(-1)
-        np.dot(D, matrix(net, k, theta).T, E.reshape(n, net.widths[k]))
+        product(D, matrix(net, k, theta).T, E.reshape(n, net.widths[k]))
         for j in range(E.size):
             slopes[j] *= E[j]
 
 
-@jit
+@part
 def batch_gradient(net, rows, targets, order, theta, room, noise, scale):
     """room.grad = gradient of scale·Σ s·loss over the rows ``order``; return that sum."""
     run_forward(net, rows, order, theta, room, noise)
@@ -214,6 +214,12 @@ def add_gradient(net, rows, targets, start, stop, theta, room, out):
         for j in range(out.size):
             out[j] += room.grad[j]
     return total
+
+
+@jit
+def shard_gradient(net, rows, targets, order, theta, room, noise, scale):
+    """As ``batch_gradient``, for a part of a batch that is on a thread of its own."""
+    return batch_gradient(net, rows, targets, order, theta, room, noise, scale)
 
 
 @jit
@@ -249,6 +255,16 @@ def penalised_step(net, plan, theta, grad, moments, t, rate, weight):
             theta[j] *= keep
     step(plan.optimizer, theta, grad, moments, t, rate)
     return 0.5 * plan.alpha / weight * square
+
+
+@jit
+def shard_step(net, plan, theta, grads, moments, t, rate, weight):
+    """As ``penalised_step`` with the sum of the rows of ``grads`` as gradient; the first is overwritten."""
+    grad = grads[0]
+    for k in range(1, grads.shape[0]):
+        for j in range(grad.size):
+            grad[j] += grads[k, j]
+    return penalised_step(net, plan, theta, grad, moments, t, rate, weight)
 
 
 @jit

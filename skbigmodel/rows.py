@@ -4,7 +4,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ._jit import frozen, method
+from ._jit import called, frozen, method
+
+
+@called
+def product(A, B, out):
+    """out = A·B by BLAS, for arrays or transposed arrays in one piece."""
+    np.dot(A, B, out)
 
 
 @method
@@ -121,10 +127,10 @@ class Dense(NamedTuple):
             row = order[i]
             for j in range(room.shape[1]):
                 room[i, j] = self.X[row, j]
-        np.dot(room, W, out)
+        product(room, W, out)
 
     def transposed_times(self, order, D, room, out):
-        np.dot(room.T, D, out)
+        product(room.T, D, out)
 
 
 class CSR(NamedTuple):

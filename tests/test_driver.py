@@ -210,6 +210,7 @@ def test_every_status_has_a_message():
         "converged",
         "loss_threshold",
         "early_stopping",
+        "no_progress",
         "callback",
         "stalled",
         "max_iter",

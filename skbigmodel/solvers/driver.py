@@ -69,6 +69,7 @@ MESSAGES = {
     "converged": "the optimality conditions hold to tol",
     "loss_threshold": "the objective is at or below loss_threshold",
     "early_stopping": "the validation score no longer improves",
+    "no_progress": "the training loss no longer improves by tol",
     "callback": "a callback asked to stop",
     "stalled": "no further progress is possible in floating-point arithmetic",
     "max_iter": "max_iter was reached",
@@ -113,62 +114,94 @@ def minimize(solver, theta, control, state=None):
 
 
 def _iterate(solver, theta, control, state):
-    started, result = time.monotonic(), Result(theta, 0)
-    best = -np.inf
+    run = Run(solver, theta, control)
     try:
         state = solver.init(theta) if state is None else state
         if np.isnan(state.optimality):
             raise NotFinite
-        result.state, result.optimality = state, state.optimality
-        rounding = rounding_at(state)
-        if _reached(control.loss_threshold, state.value):
-            result.theta, result.status, result.curve = state.theta, "loss_threshold", [state.value]
-            return result
-        while result.n_iter < control.max_iter:
-            solver.advance(state)
-            if not np.isfinite(state.value):
-                raise ValueError(
-                    f"the objective is not finite after iteration {result.n_iter + 1} of solver "
-                    f"{solver.name!r}: it diverged. Lower learning_rate, scale the features, or use "
-                    "solver='auto'."
-                )
-            result.n_iter += 1
-            result.curve.append(float(state.value))
-            quality = -state.value if control.score is None else control.score(state.theta)
-            if control.score is not None:
-                result.scores.append(float(quality))
-            # of equal objectives the later iterate: near the optimum it has the smaller gradient
-            if quality > best or quality == best and control.score is None or result.n_iter == 1:
-                best, result.theta, result.optimality = quality, state.theta, float(state.optimality)
-            status = _status(state, result, control, rounding, time.monotonic() - started)
-            if status == "converged" and control.score is None:  # though its value may be above by rounding
-                result.theta, result.optimality = state.theta, float(state.optimality)
-            if status:
-                result.status = status
-                break
+        if run.begin(state):
+            while run.result.n_iter < control.max_iter:
+                solver.advance(state)
+                if run.record(state):
+                    break
     except KeyboardInterrupt:
-        result.status = "interrupted"
-    return result
+        run.result.status = "interrupted"
+    return run.result
+
+
+class Run:
+    """What is noted of a run and when it stops; ``result`` is the :class:`Result`.
+
+    A solver may have ``judge(state, score)``: it then decides itself which iterate is the result, and puts it
+    into ``state.kept``, and why to stop because nothing improves any more. ``score`` is ``None`` without
+    validation rows. ``remedy`` is its advice to those whose run diverges.
+    """
+
+    def __init__(self, solver, theta, control):
+        self.solver, self.control = solver, control
+        self.started, self.best, self.result = time.monotonic(), -np.inf, Result(theta, 0)
+
+    def begin(self, state):
+        """Note the start; whether to go on from there."""
+        result, self.rounding = self.result, rounding_at(state)
+        result.state, result.optimality = state, state.optimality
+        if _reached(self.control.loss_threshold, state.value):
+            result.theta, result.status, result.curve = state.theta, "loss_threshold", [state.value]
+        return result.status != "loss_threshold"
+
+    def record(self, state):
+        """Note an iterate; why to stop now, or ``None`` to go on."""
+        result, control = self.result, self.control
+        if not np.isfinite(state.value):
+            remedy = "Lower learning_rate, scale the features, or use solver='auto'."
+            raise ValueError(
+                f"the objective is not finite after iteration {result.n_iter + 1} of solver "
+                f"{self.solver.name!r}: it diverged. {getattr(self.solver, 'remedy', remedy)}"
+            )
+        result.n_iter += 1
+        result.curve.append(float(state.value))
+        score = None if control.score is None else float(control.score(state.theta))
+        if score is not None:
+            result.scores.append(score)
+        if hasattr(self.solver, "judge"):
+            verdict = self.solver.judge(state, score)
+            result.theta = state.kept
+        else:
+            verdict = self._judge(state, score)
+        status = _status(state, result, control, verdict, time.monotonic() - self.started)
+        if status:
+            result.status = status
+        return status
+
+    def _judge(self, state, score):
+        result, control = self.result, self.control
+        quality = -state.value if score is None else score
+        # of equal objectives the later iterate: near the optimum it has the smaller gradient
+        if quality > self.best or quality == self.best and score is None or result.n_iter == 1:
+            self.best, result.theta, result.optimality = quality, state.theta, float(state.optimality)
+        if score is not None and len(result.scores) - 1 - int(np.argmax(result.scores)) >= (
+            control.n_iter_no_change
+        ):
+            return "early_stopping"
+        if is_converged(state, control.tol, self.rounding):
+            if score is None:  # though its value may be above by rounding
+                result.theta, result.optimality = state.theta, float(state.optimality)
+            return "converged"
+        return "stalled" if getattr(state, "stalled", False) else None
 
 
 def _reached(threshold, value):
     return threshold is not None and value <= threshold
 
 
-def _status(state, result, control, rounding, seconds):
+def _status(state, result, control, verdict, seconds):
     """Why to stop now; None to go on. A callback hears of every iteration."""
     if control.watch is not None and control.watch(result.n_iter, state):
         return "callback"
     if _reached(control.loss_threshold, state.value):
         return "loss_threshold"
-    if control.score is not None:
-        waited = len(result.scores) - 1 - int(np.argmax(result.scores))
-        if waited >= control.n_iter_no_change:
-            return "early_stopping"
-    if is_converged(state, control.tol, rounding):
-        return "converged"
-    if getattr(state, "stalled", False):
-        return "stalled"
+    if verdict is not None:
+        return verdict
     if control.max_time is not None and seconds >= control.max_time:
         return "max_time"
     return None

@@ -1,0 +1,201 @@
+"""Training of a network: one iteration is one epoch of mini-batch steps of constant or scheduled rates.
+
+1. Rows are shuffled by NumPy's generator, as scikit-learn's MLPClassifier shuffles them.
+2. A small network makes many steps in one call of the kernel. For a large one each batch is cut into parts
+   whose gradients threads work out at a time; the cut depends on the shapes alone and the parts are added in
+   their order, so that results do not depend on the threads.
+3. Training ends, or the rate is lowered, when neither the loss nor the validation score has improved by more
+   than ``tol`` for ``n_iter_no_change`` epochs.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from ..blocks import run_tasks
+from ..passes_network import Noise, Plan, run_steps, shard_gradient, shard_step, weight_of
+
+PRODUCTS_PER_CALL = 4_000_000_000  # of rows and parameters, then Ctrl-C is heard
+SMALLEST_RATE = 1e-6  # at which "adaptive" gives up
+
+
+class Recipe(NamedTuple):
+    """How a network is trained."""
+
+    name: str  # of the solver
+    optimizer: object
+    rate: float
+    mode: str = "constant"  # "invscaling" and "adaptive" as in scikit-learn
+    power_t: float = 0.5
+    schedule: Callable | None = None  # factor of the rate at a share of the way
+    horizon: int = 1  # epochs of that way
+    batch_size: int = 200
+    shuffle: bool = True
+    tol: float = 1e-4
+    n_iter_no_change: float = 10
+    alpha: float = 0.0
+    weight_decay: float = 0.0
+    clip_norm: float = np.inf
+    dropout: float = 0.0
+
+
+@dataclass
+class State:
+    """Where a training stands; ``rows`` are those it goes through, in the order of the last epoch."""
+
+    theta: np.ndarray
+    value: float
+    moments: np.ndarray
+    rng: np.random.RandomState
+    rows: np.ndarray
+    rate: float
+    epochs: int = 0  # since the schedule began
+    steps: int = 0
+    seen: int = 0  # rows, over all epochs
+    key: int = 0  # of the noise
+    waited: int = 0  # epochs without improvement
+    best: float = -np.inf  # score, or minus the loss
+    kept: np.ndarray | None = None  # the parameters to return
+    optimality: float = np.inf  # what the driver asks for; nothing is known about it
+    gap: float = np.inf
+
+
+class Epochs:
+    """Solvers ``"sgd"`` and ``"adam"`` of a network.
+
+    Parameters
+    ----------
+    objective : NetworkObjective
+    recipe : Recipe
+    """
+
+    State = State
+    remedy = "Lower learning_rate_init, or scale the features (for example with StandardScaler)."
+
+    def __init__(self, objective, recipe):
+        self.objective, self.recipe, self.name = objective, recipe, recipe.name
+        self.batch = recipe.batch_size
+        self.n_shards = objective.shards(self.batch)
+
+    def begin(self, theta, rng, rows):
+        """The state at the start, going through the given rows."""
+        key = int(rng.randint(1 << 31)) << 20 if self.recipe.dropout > 0.0 else 0
+        moments = np.zeros((self.recipe.optimizer.n_moments, theta.size), theta.dtype)
+        return State(theta, np.inf, moments, rng, rows, float(self.recipe.rate), key=key, kept=theta)
+
+    def advance(self, state):
+        """One epoch; an interrupted one leaves the state as it was."""
+        generator, rows = state.rng.get_state(), state.rows
+        theta, moments = state.theta.copy(), state.moments.copy()
+        clock = np.array([state.steps, state.key])
+        try:
+            total, done = self._epoch(state, theta, moments, clock)
+        except BaseException:
+            state.rng.set_state(generator)
+            state.rows = rows
+            raise
+        state.theta, state.moments, state.steps = theta, moments, int(clock[0])
+        state.value = total / done
+        state.epochs += 1
+        state.seen += done
+        if self.recipe.mode == "invscaling":
+            state.rate = self.recipe.rate / (state.seen + 1) ** self.recipe.power_t
+
+    def _epoch(self, state, theta, moments, clock):
+        """Sum of the batches' losses times their sizes, and the number of rows."""
+        if self.recipe.shuffle:
+            places = np.arange(state.rows.size)
+            state.rng.shuffle(places)
+            state.rows = state.rows[places]
+        total, done = 0.0, 0
+        for rows, targets, order in self._pieces(state):
+            rates = self._rates(state, done, order.size)
+            total += self._run(rows, targets, order, theta, moments, rates, clock)
+            done += order.size
+        return total, done
+
+    def judge(self, state, score):
+        """Step 3: keep the iterate to return, and say why to stop, or ``None``."""
+        recipe = self.recipe
+        quality = -state.value if score is None else score
+        state.waited = state.waited + 1 if quality < state.best + recipe.tol else 0
+        if score is None or quality > state.best or state.kept is None:
+            state.kept = state.theta
+        state.best = max(state.best, quality) if quality == quality else state.best
+        if state.waited <= recipe.n_iter_no_change:
+            return None
+        if recipe.mode == "adaptive" and state.rate > SMALLEST_RATE:
+            state.rate, state.waited = state.rate / 5.0, 0
+            return None
+        return "no_progress" if score is None else "early_stopping"
+
+    def _pieces(self, state):
+        """(rows, targets, order) of data that can be had at once; blocks of other data in a random order."""
+        blocks = self.objective.blocks
+        if "rows" in blocks.memo:
+            yield blocks.memo["rows"], self.objective.targets(), state.rows
+            return
+        numbers = np.arange(len(blocks.blocks))
+        if self.recipe.shuffle:
+            state.rng.shuffle(numbers)
+        of_row = np.searchsorted(blocks.bounds, state.rows, side="right") - 1
+        for k in numbers:
+            order = state.rows[of_row == k]
+            if order.size:
+                block = blocks.blocks[int(k)]
+                yield block.rows, self.objective.targets(block.start, block.stop), order - block.start
+
+    def _rates(self, state, done, n_rows):
+        """Rates of the steps over so many rows, after those ``done`` in this epoch."""
+        n_steps = -(-n_rows // self.batch)
+        if self.recipe.schedule is None:
+            return np.full(n_steps, state.rate)
+        share = (done + self.batch * np.arange(n_steps)) / state.rows.size
+        way = np.minimum((state.epochs + share) / self.recipe.horizon, 1.0)
+        return state.rate * np.array([float(self.recipe.schedule(t)) for t in way])
+
+    def _run(self, rows, targets, order, theta, moments, rates, clock):
+        """A step for each batch; the sum of the batches' losses times their sizes."""
+        recipe, net = self.recipe, self.objective.net
+        plan = Plan(
+            recipe.optimizer,
+            float(recipe.alpha),
+            float(recipe.weight_decay),
+            float(recipe.clip_norm),
+            float(recipe.dropout),
+            self.batch,
+        )
+        if self.n_shards > 1:
+            return self._run_in_shards(rows, targets, order, theta, moments, plan, rates, clock)
+        room = self.objective.room(min(self.batch, order.size), theta.dtype)
+        total, n = 0.0, max(1, PRODUCTS_PER_CALL // (self.batch * theta.size))
+        for k in range(0, rates.size, n):
+            part = order[k * self.batch : (k + n) * self.batch]
+            total += run_steps(
+                net, rows, targets, part, theta, moments, plan, room, rates[k : k + n], clock
+            )
+        return total
+
+    def _run_in_shards(self, rows, targets, order, theta, moments, plan, rates, clock):
+        """Step 2 for a large network."""
+        net, n_shards, n_threads = self.objective.net, self.n_shards, self.objective.blocks.n_threads
+        grads, losses, total = np.empty((n_shards, theta.size), theta.dtype), np.empty(n_shards), 0.0
+        size = -(-self.batch // n_shards)
+        rooms = [self.objective.room(size, theta.dtype)._replace(grad=grad) for grad in grads]
+        for k, rate in enumerate(rates):
+            batch = order[k * self.batch : (k + 1) * self.batch]
+            scale = 1.0 / weight_of(targets, batch)
+            cuts = np.linspace(0, batch.size, n_shards + 1).astype(np.int64)
+            key = int(clock[1] + (clock[0] << 20))
+
+            def gradient(i, batch=batch, cuts=cuts, scale=scale, key=key):
+                part, noise = batch[cuts[i] : cuts[i + 1]], Noise(plan.dropout, key + (i << 50))
+                losses[i] = shard_gradient(net, rows, targets, part, theta, rooms[i], noise, scale)
+
+            run_tasks(gradient, n_shards, n_threads)
+            clock[0] += 1
+            penalty = shard_step(net, plan, theta, grads, moments, clock[0], rate, 1.0 / scale)
+            total += (losses.sum() + penalty) * batch.size
+        return total
