@@ -772,7 +772,9 @@ class GDMLPClassifier(GradientClassifier):
             Columns in the order of ``classes_``; rows sum to 1 unless a row may have several labels.
         """
         z = self._raw_predictions(X)
-        return expit(z) if self._has_several_labels() else probabilities(z)
+        if not self._has_several_labels():
+            return _above_zero(probabilities(z), log_probabilities, z)
+        return _below_one(_above_zero(expit(z), log_expit, z))
 
     def predict_log_proba(self, X):
         """Logarithm of the probability of each class, computed without rounding to 0 on the way.
@@ -786,7 +788,9 @@ class GDMLPClassifier(GradientClassifier):
         ndarray of shape (n_samples, n_classes)
         """
         z = self._raw_predictions(X)
-        return log_expit(z) if self._has_several_labels() else log_probabilities(z)
+        if not self._has_several_labels():
+            return log_probabilities(z)
+        return np.where(z > 0, np.log(_below_one(expit(z))), log_expit(z))
 
     def predict(self, X):
         """Predict the class of each row.
@@ -848,6 +852,21 @@ class GDMLPClassifier(GradientClassifier):
         tags = super().__sklearn_tags__()
         tags.classifier_tags.multi_label = True
         return tags
+
+
+def _above_zero(p, logarithm, z):
+    """Probabilities too small for floating-point numbers are put just below these, in their order."""
+    tiny = np.finfo(p.dtype).tiny
+    low = p < tiny
+    if low.any():
+        p[low] = tiny * np.log(tiny) / logarithm(z)[low]
+    return p
+
+
+def _below_one(p):
+    """A logistic function does not reach 1, whatever rounding says."""
+    number = p.dtype.type
+    return np.minimum(p, np.nextafter(number(1), number(0)), out=p)
 
 
 def _column(codes):

@@ -51,6 +51,7 @@ class State:
     rng: np.random.RandomState
     rows: np.ndarray
     rate: float
+    shuffled: bool = False  # whether ``rows`` are in the order of an epoch that has not been gone through
     epochs: int = 0  # since the schedule began
     steps: int = 0
     seen: int = 0  # rows, over all epochs
@@ -78,6 +79,15 @@ class Epochs:
         self.objective, self.recipe, self.name = objective, recipe, recipe.name
         self.batch = recipe.batch_size
         self.n_shards = objective.shards(self.batch)
+        self.plan = Plan(
+            recipe.optimizer,
+            float(recipe.alpha),
+            float(recipe.weight_decay),
+            float(recipe.clip_norm),
+            float(recipe.dropout),
+            self.batch,
+        )
+        self.rooms = []  # work space of the parts of a batch, made when the width of theta is known
 
     def begin(self, theta, rng, rows):
         """The state at the start, going through the given rows."""
@@ -86,35 +96,24 @@ class Epochs:
         return State(theta, np.inf, moments, rng, rows, float(self.recipe.rate), key=key, kept=theta)
 
     def advance(self, state):
-        """One epoch; an interrupted one leaves the state as it was."""
-        generator, rows = state.rng.get_state(), state.rows
+        """One epoch; of an interrupted one nothing remains but the order of rows, for the next."""
         theta, moments = state.theta.copy(), state.moments.copy()
         clock = np.array([state.steps, state.key])
-        try:
-            total, done = self._epoch(state, theta, moments, clock)
-        except BaseException:
-            state.rng.set_state(generator)
-            state.rows = rows
-            raise
-        state.theta, state.moments, state.steps = theta, moments, int(clock[0])
-        state.value = total / done
-        state.epochs += 1
-        state.seen += done
-        if self.recipe.mode == "invscaling":
-            state.rate = self.recipe.rate / (state.seen + 1) ** self.recipe.power_t
-
-    def _epoch(self, state, theta, moments, clock):
-        """Sum of the batches' losses times their sizes, and the number of rows."""
-        if self.recipe.shuffle:
+        if self.recipe.shuffle and not state.shuffled:
             places = np.arange(state.rows.size)
             state.rng.shuffle(places)
-            state.rows = state.rows[places]
+            state.rows, state.shuffled = state.rows[places], True
         total, done = 0.0, 0
         for rows, targets, order in self._pieces(state):
             rates = self._rates(state, done, order.size)
             total += self._run(rows, targets, order, theta, moments, rates, clock)
             done += order.size
-        return total, done
+        state.theta, state.moments, state.steps, state.shuffled = theta, moments, int(clock[0]), False
+        state.value = total / done
+        state.epochs += 1
+        state.seen += done
+        if self.recipe.mode == "invscaling":
+            state.rate = self.recipe.rate / (state.seen + 1) ** self.recipe.power_t
 
     def judge(self, state, score):
         """Step 3: keep the iterate to return, and say why to stop, or ``None``."""
@@ -132,20 +131,17 @@ class Epochs:
         return "no_progress" if score is None else "early_stopping"
 
     def _pieces(self, state):
-        """(rows, targets, order) of data that can be had at once; blocks of other data in a random order."""
+        """(rows, targets, order) of data that can be had at once; of other data block by block, as they come up."""
         blocks = self.objective.blocks
         if "rows" in blocks.memo:
             yield blocks.memo["rows"], self.objective.targets(), state.rows
             return
-        numbers = np.arange(len(blocks.blocks))
-        if self.recipe.shuffle:
-            state.rng.shuffle(numbers)
         of_row = np.searchsorted(blocks.bounds, state.rows, side="right") - 1
-        for k in numbers:
-            order = state.rows[of_row == k]
-            if order.size:
-                block = blocks.blocks[int(k)]
-                yield block.rows, self.objective.targets(block.start, block.stop), order - block.start
+        numbers, first = np.unique(of_row, return_index=True)
+        for k in numbers[np.argsort(first)]:
+            block = blocks.blocks[int(k)]
+            order = state.rows[of_row == k] - block.start
+            yield block.rows, self.objective.targets(block.start, block.stop), order
 
     def _rates(self, state, done, n_rows):
         """Rates of the steps over so many rows, after those ``done`` in this epoch."""
@@ -158,18 +154,12 @@ class Epochs:
 
     def _run(self, rows, targets, order, theta, moments, rates, clock):
         """A step for each batch; the sum of the batches' losses times their sizes."""
-        recipe, net = self.recipe, self.objective.net
-        plan = Plan(
-            recipe.optimizer,
-            float(recipe.alpha),
-            float(recipe.weight_decay),
-            float(recipe.clip_norm),
-            float(recipe.dropout),
-            self.batch,
-        )
+        if not self.rooms:
+            size = -(-self.batch // self.n_shards)
+            self.rooms = [self.objective.room(size, theta.dtype) for _ in range(self.n_shards)]
         if self.n_shards > 1:
-            return self._run_in_shards(rows, targets, order, theta, moments, plan, rates, clock)
-        room = self.objective.room(min(self.batch, order.size), theta.dtype)
+            return self._run_in_shards(rows, targets, order, theta, moments, rates, clock)
+        net, plan, room = self.objective.net, self.plan, self.rooms[0]
         total, n = 0.0, max(1, PRODUCTS_PER_CALL // (self.batch * theta.size))
         for k in range(0, rates.size, n):
             part = order[k * self.batch : (k + n) * self.batch]
@@ -178,12 +168,11 @@ class Epochs:
             )
         return total
 
-    def _run_in_shards(self, rows, targets, order, theta, moments, plan, rates, clock):
+    def _run_in_shards(self, rows, targets, order, theta, moments, rates, clock):
         """Step 2 for a large network."""
-        net, n_shards, n_threads = self.objective.net, self.n_shards, self.objective.blocks.n_threads
+        net, plan, n_shards = self.objective.net, self.plan, self.n_shards
         grads, losses, total = np.empty((n_shards, theta.size), theta.dtype), np.empty(n_shards), 0.0
-        size = -(-self.batch // n_shards)
-        rooms = [self.objective.room(size, theta.dtype)._replace(grad=grad) for grad in grads]
+        rooms = [room._replace(grad=grad) for room, grad in zip(self.rooms, grads, strict=True)]
         for k, rate in enumerate(rates):
             batch = order[k * self.batch : (k + 1) * self.batch]
             scale = 1.0 / weight_of(targets, batch)
@@ -194,7 +183,7 @@ class Epochs:
                 part, noise = batch[cuts[i] : cuts[i + 1]], Noise(plan.dropout, key + (i << 50))
                 losses[i] = shard_gradient(net, rows, targets, part, theta, rooms[i], noise, scale)
 
-            run_tasks(gradient, n_shards, n_threads)
+            run_tasks(gradient, n_shards, self.objective.blocks.n_threads)
             clock[0] += 1
             penalty = shard_step(net, plan, theta, grads, moments, clock[0], rate, 1.0 / scale)
             total += (losses.sum() + penalty) * batch.size
