@@ -1,0 +1,243 @@
+"""The network's passes: gradients against differences, layouts, weights, noise, steps and schedules."""
+
+import json
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy import sparse
+
+from skbigmodel import network, optimizers
+from skbigmodel.activations import ACTIVATIONS, Relu, Tanh
+from skbigmodel.blocks import ArrayBlocks
+from skbigmodel.network import NetworkObjective, make_network, pack, raw_outputs, unpack
+from skbigmodel.passes_network import Noise, Plan, run_steps, shard_gradient
+from skbigmodel.rows import as_rows
+from skbigmodel.solvers.epochs import Epochs, Recipe
+
+
+def problem(softmax=True, n=60, p=7, hidden=(5, 4), activation=Tanh(), weighted=True, alpha=0.3, **kwargs):
+    """An objective and a point."""
+    rng = np.random.default_rng(0)
+    X, K = rng.standard_normal((n, p)), 3
+    Y = rng.integers(0, K, (n, 1)) if softmax else rng.integers(0, 2, (n, K))
+    s = rng.uniform(0.5, 2.0, n) if weighted else None
+    net = make_network((p, *hidden, K), activation, softmax)
+    objective = NetworkObjective(ArrayBlocks(X, Y.astype(np.int32), s), net, alpha, **kwargs)
+    return objective, 0.7 * rng.standard_normal(objective.n_params)
+
+
+def oracle(objective, theta):
+    """The objective once more, in NumPy."""
+    net, X, Y, s = objective.net, objective.blocks.X, objective.blocks.y, objective.blocks.s
+    coefs, intercepts = unpack(net, theta)
+    z = raw_outputs(X, coefs, intercepts, net.activation)
+    s = np.ones(len(X)) if s is None else s
+    targets = (Y == np.arange(z.shape[1])) if net.softmax else Y
+    if net.softmax:
+        targets = (1 - objective.smoothing) * targets + objective.smoothing / z.shape[1]
+        losses = np.log(np.exp(z).sum(axis=1)) - (targets * z).sum(axis=1)
+    else:
+        targets = (1 - objective.smoothing) * targets + objective.smoothing / 2
+        losses = (np.logaddexp(0, z) - targets * z).sum(axis=1)
+    return (s @ losses + objective.alpha / 2 * sum((W * W).sum() for W in coefs)) / s.sum()
+
+
+def differences(function, theta, h=1e-6):
+    """Central differences."""
+    return np.array([(function(theta + e) - function(theta - e)) / (2 * h) for e in h * np.eye(theta.size)])
+
+
+# each combination would have to be compiled: the formulas run as plain Python instead
+GRADIENTS = """
+import itertools, json, sys
+import numpy as np
+sys.path.insert(0, sys.argv[1])
+from test_network import ACTIVATIONS, differences, oracle, problem
+worst = {}
+for name, softmax, weighted, alpha in itertools.product(ACTIVATIONS, (0, 1), (0, 1), (0.0, 0.3)):
+    objective, theta = problem(softmax, 6, 3, (3, 2), ACTIVATIONS[name](), weighted, alpha, smoothing=alpha / 2)
+    value, grad = objective.value_grad(theta)
+    error = np.abs(grad - differences(lambda t: objective.value_grad(t)[0], theta)).max()
+    worst[name] = max(worst.get(name, 0.0), error, abs(value - oracle(objective, theta)))
+print(json.dumps(worst))
+"""
+
+
+def test_gradients(run_python):
+    """Every activation, loss, weighting and penalty: the value is the formula's, the gradient its slope."""
+    worst = json.loads(run_python(GRADIENTS, __file__.rpartition("/")[0], NUMBA_DISABLE_JIT="1").stdout)
+    assert set(worst) == set(ACTIVATIONS)
+    assert max(worst.values()) < 2e-9, worst
+
+
+@pytest.mark.parametrize("softmax", [True, False])
+def test_compiled_gradient(softmax):
+    """The kernel computes what the formulas say."""
+    objective, theta = problem(softmax, smoothing=0.1)
+    value, grad = objective.value_grad(theta)
+    assert_allclose(value, oracle(objective, theta), rtol=1e-13)
+    assert_allclose(grad, differences(lambda t: oracle(objective, t), theta), atol=1e-8)
+
+
+def test_sparse_rows():
+    """CSR rows, their entries in any order or more than once, give the dense gradient."""
+    objective, theta = problem()
+    dense = np.where(objective.blocks.X > 0.3, objective.blocks.X, 0.0)
+    X = sparse.csr_array(dense)
+    X = sparse.csr_array((np.repeat(X.data / 2, 2), np.repeat(X.indices, 2), 2 * X.indptr), dense.shape)
+    results = [
+        NetworkObjective(ArrayBlocks(X, objective.blocks.y, objective.blocks.s), objective.net, 0.3).value_grad(
+            theta
+        )
+        for X in (dense, X)
+    ]
+    assert_allclose(results[1][0], results[0][0], rtol=1e-13)
+    assert_allclose(results[1][1], results[0][1], atol=1e-14)
+
+
+def test_many_rows_on_threads():
+    """Blocks and threads change nothing but the order of sums, and threads not even that."""
+    rng = np.random.default_rng(0)
+    X, Y = rng.standard_normal((3000, 400)), rng.integers(0, 3, (3000, 1)).astype(np.int32)
+    net = make_network((400, 5, 4, 3), Tanh(), True)
+    theta = 0.1 * rng.standard_normal(net.biases[-1])
+    values, grads = zip(*(NetworkObjective(ArrayBlocks(X, Y, None, n), net, 0.1).value_grad(theta) for n in (1, 2)))
+    assert len(ArrayBlocks(X, Y).blocks) > 1
+    assert values[0] == values[1]
+    assert_array_equal(*grads)
+    assert_allclose(values[0], oracle(NetworkObjective(ArrayBlocks(X, Y), net, 0.1), theta), rtol=1e-12)
+
+
+def epoch(objective, theta, dropout=0.0, clip=np.inf, decay=0.0, dtype=np.float64, optimizer=None):
+    """One epoch of two batches in their order; the new parameters and the loss."""
+    optimizer = optimizer or optimizers.Sgd()
+    plan = Plan(optimizer, objective.alpha, decay, clip, dropout, 40)
+    theta, rates = theta.astype(dtype), np.full(-(-objective.blocks.n_rows // 40), 0.1)
+    moments, clock = np.zeros((optimizer.n_moments, theta.size), dtype), np.array([0, 77])
+    order, room = np.arange(objective.blocks.n_rows), objective.room(40, theta.dtype)
+    rows = as_rows(objective.blocks.X.astype(dtype))
+    loss = run_steps(
+        objective.net, rows, objective.targets(), order, theta, moments, plan, room, rates, clock
+    )
+    return theta, loss / order.size
+
+
+def test_steps():
+    """Plain steps along the gradient of each batch, whose losses are taken before the steps."""
+    objective, theta = problem()
+    after, loss = epoch(objective, theta)
+    blocks, value = objective.blocks, 0.0
+    for part in (slice(0, 40), slice(40, 60)):
+        batch = ArrayBlocks(blocks.X[part], blocks.y[part], blocks.s[part])
+        batch = NetworkObjective(batch, objective.net, objective.alpha)
+        f, g = batch.value_grad(theta)
+        value, theta = value + f * batch.blocks.n_rows / 60, theta - 0.1 * g
+    assert_allclose(after, theta, rtol=1e-12)
+    assert_allclose(loss, value, rtol=1e-13)
+
+
+def test_clipped_and_decayed_steps():
+    """A gradient is shortened to the norm asked for; weights decay by rate times decay, biases do not."""
+    objective, theta = problem(n=40)
+    step = theta - epoch(objective, theta)[0]
+    clipped = theta - epoch(objective, theta, clip=0.01)[0]
+    assert_allclose(np.linalg.norm(clipped), 0.1 * 0.01, rtol=1e-9)
+    assert_allclose(clipped / np.linalg.norm(clipped), step / np.linalg.norm(step), rtol=1e-7)
+    decayed = theta - epoch(objective, theta, decay=0.5)[0]
+    n = objective.net.weights[-1]
+    assert_allclose((decayed - step)[:n], 0.05 * theta[:n], rtol=1e-7, atol=1e-12)
+    assert_allclose(decayed[n:], step[n:], rtol=1e-9)
+
+
+def test_float32_steps():
+    """In single precision, to single precision."""
+    objective, theta = problem()
+    single, loss = epoch(objective, theta, dtype=np.float32, optimizer=optimizers.Adam())
+    double, reference = epoch(objective, theta, optimizer=optimizers.Adam())
+    assert single.dtype == np.float32
+    assert_allclose(single, double, rtol=2e-3, atol=2e-4)
+    assert_allclose(loss, reference, rtol=1e-6)
+
+
+def test_dropout():
+    """A share of the units is 0, the others are scaled up; the gradient is that of the thinned network."""
+    objective, theta = problem(n=40, hidden=(400,))
+    room = objective.room(40, theta.dtype)
+    arguments = objective.net, as_rows(objective.blocks.X), objective.targets(), np.arange(40), theta, room
+    shard_gradient(*arguments, Noise(0.0, 0), 1.0)
+    whole = room.A[: 40 * 400].copy()
+    shard_gradient(*arguments, Noise(0.25, 5), 1.0)
+    thin = room.A[: 40 * 400].copy()
+    assert abs(np.mean(thin == 0) - 0.25) < 0.02
+    assert_allclose(thin[thin != 0], whole[thin != 0] / 0.75, rtol=1e-12)
+    mask = (thin != 0).reshape(40, 400)
+    assert 0 < np.abs(np.corrcoef(mask.T)[np.triu_indices(400, 1)]).max() < 0.9  # no unit follows another
+    grad, h = room.grad.copy(), 1e-6
+    for k in np.random.default_rng(0).choice(theta.size, 20):
+        e = np.eye(1, theta.size, k)[0] * h
+        up, down = (
+            shard_gradient(*arguments[:4], theta + d, room, Noise(0.25, 5), 1.0) for d in (e, -e)
+        )
+        assert_allclose(grad[k], (up - down) / (2 * h), rtol=1e-4, atol=1e-6)
+
+
+def training(n_threads, dropout=0.0):
+    """Parameters after two epochs of a network that is large enough for its batches to be cut."""
+    rng = np.random.default_rng(0)
+    X, Y = rng.standard_normal((700, 300)), rng.integers(0, 3, (700, 1)).astype(np.int32)
+    net = make_network((300, 120, 3), Relu(), True)
+    objective = NetworkObjective(ArrayBlocks(X, Y, None, n_threads), net, 1e-3)
+    recipe = Recipe("adam", optimizers.Adam(), 1e-3, batch_size=500, alpha=1e-3, dropout=dropout)
+    solver = Epochs(objective, recipe)
+    start = network.start(net, "glorot_uniform", np.random.RandomState(0), np.float64)
+    state = solver.begin(start, np.random.RandomState(1), np.arange(700))
+    for _ in range(2):
+        solver.advance(state)
+    return solver, state
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_batches_cut_for_threads(dropout, monkeypatch):
+    """The same bits for any number of threads; without noise the same steps as uncut up to rounding."""
+    (solver, one), (_, two) = training(1, dropout), training(2, dropout)
+    assert solver.n_shards == 2
+    assert_array_equal(one.theta, two.theta)
+    assert one.value == two.value
+    monkeypatch.setattr(network, "MAX_SHARDS", 1)
+    uncut, whole = training(1, dropout)
+    assert uncut.n_shards == 1
+    if not dropout:
+        assert_allclose(whole.theta, one.theta, rtol=1e-9, atol=1e-11)
+        assert_allclose(whole.value, one.value, rtol=1e-12)
+
+
+def test_packing():
+    """Flat vectors and matrices are two views of one thing."""
+    objective, theta = problem()
+    coefs, intercepts = unpack(objective.net, theta)
+    assert [W.shape for W in coefs] == [(7, 5), (5, 4), (4, 3)] and [b.size for b in intercepts] == [5, 4, 3]
+    assert_array_equal(pack(coefs, intercepts, np.float64), theta)
+
+
+@pytest.mark.parametrize("init, variance", [("glorot_normal", 2 / 500), ("he_uniform", 2 / 300), ("he_normal", 2 / 300),
+                                            ("lecun_uniform", 1 / 300), ("lecun_normal", 1 / 300)])  # fmt: skip
+def test_initial_weights(init, variance):
+    """Mean 0 and the variance of the scheme; biases 0."""
+    net = make_network((300, 200), Relu(), True)
+    theta = network.start(net, init, np.random.RandomState(0), np.float64)
+    (W,), (b,) = unpack(net, theta)
+    assert_allclose(W.var(), variance, rtol=0.02)
+    assert abs(W.mean()) < 5 * np.sqrt(variance / W.size) and not b.any()
+
+
+def test_schedules():
+    """Ends, turning points and bounds."""
+    t = np.linspace(0, 1, 1001)
+    assert_allclose(optimizers.cosine(np.array([0, 0.5, 1])), [1, 0.5, 0], atol=1e-15)
+    ends = np.log2(np.array([1, 2, 4, 8, 16]))
+    assert_allclose(optimizers.coslog4((2**ends - 1) / 15), 0, atol=1e-12)
+    assert_allclose(optimizers.coslog4((2 ** (ends[:-1] + 0.5) - 1) / 15), 1, rtol=1e-12)
+    assert_allclose(optimizers.onecycle(np.array([0, 0.3, 1])), [0.04, 1, 4e-6], rtol=1e-9)
+    for schedule in optimizers.SCHEDULES.values():
+        assert (schedule(t) >= 0).all() and (schedule(t) <= 1).all()
