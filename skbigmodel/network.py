@@ -94,9 +94,7 @@ def start(net, init, rng, dtype):
 def raw_outputs(X, coefs, intercepts, activation):
     """Raw outputs (n_rows, n_outputs) of rows in memory, a run of rows at a time."""
     size = max(1, PREDICTED // max(b.size for b in intercepts))
-    parts = [
-        _raw_outputs(X[k : k + size], coefs, intercepts, activation) for k in range(0, X.shape[0], size)
-    ]
+    parts = [_raw_outputs(X[k : k + size], coefs, intercepts, activation) for k in range(0, X.shape[0], size)]
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 

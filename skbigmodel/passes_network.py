@@ -1,8 +1,9 @@
 """Jitted passes of a network over batches of rows: forward, backward, and epochs of steps.
 
 All parameters lie in one flat vector: the weight matrices W (width before, width after) of the layers one
-after the other, then their biases. What a layer makes of a batch lies in flat room, too, a C-ordered matrix
-per layer, so that every matrix product is one call of BLAS without a copy; all else is fused into a few loops.
+after the other, then their biases. What a layer makes of a batch lies in flat room, too, a C-ordered
+matrix per layer, so that every matrix product is one call of BLAS without a copy; all else is fused into a
+few loops.
 """
 
 from typing import NamedTuple
@@ -62,6 +63,14 @@ class Plan(NamedTuple):
     batch_size: int
 
 
+class Walk(NamedTuple):
+    """What steps change."""
+
+    theta: np.ndarray  # (n_params,)
+    moments: np.ndarray  # (n_moments, n_params) of the optimizer
+    clock: np.ndarray  # steps taken so far, and the key of the noise
+
+
 @called
 def layer(net, k, n, flat, batch):
     """The (n, width) matrix of layer k in flat room for ``batch`` rows; 0 is the first hidden layer."""
@@ -102,9 +111,10 @@ def activate_with_slopes(Z, b, activation, D):
 def drop(A, D, share, key):
     """Set a share of the outputs to 0 and scale up the others, by a key."""
     scale, bar = A.dtype.type(1.0 / (1.0 - share)), np.uint64(share * 18446744073709549568.0)
+    first = mix(np.uint64(key))
     for i in range(A.shape[0]):
         for j in range(A.shape[1]):
-            kept = mix(np.uint64(key) + np.uint64(i * A.shape[1] + j)) >= bar
+            kept = mix(first + np.uint64(i * A.shape[1] + j)) >= bar
             A[i, j] = A[i, j] * scale if kept else 0.0
             D[i, j] = D[i, j] * scale if kept else 0.0
 
@@ -268,17 +278,14 @@ def shard_step(net, plan, theta, grads, moments, t, rate, weight):
 
 
 @jit
-def run_steps(net, rows, targets, order, theta, moments, plan, room, rates, clock):
-    """A step for each batch of ``order`` at its rate; return the sum of the batches' losses times their sizes.
-
-    ``clock`` holds the number of steps taken so far and the key of the noise.
-    """
-    total = 0.0
+def run_steps(net, rows, targets, order, walk, plan, room, rates):
+    """A step for each batch of ``order`` at its rate; the sum of the batches' losses times their sizes."""
+    total, clock = 0.0, walk.clock
     for k in range(rates.size):
         batch = order[k * plan.batch_size : min((k + 1) * plan.batch_size, order.size)]
         weight, noise = weight_of(targets, batch), Noise(plan.dropout, clock[1] + (clock[0] << 20))
-        loss = batch_gradient(net, rows, targets, batch, theta, room, noise, 1.0 / weight)
+        loss = batch_gradient(net, rows, targets, batch, walk.theta, room, noise, 1.0 / weight)
         clock[0] += 1
-        loss += penalised_step(net, plan, theta, room.grad, moments, clock[0], rates[k], weight)
+        loss += penalised_step(net, plan, walk.theta, room.grad, walk.moments, clock[0], rates[k], weight)
         total += loss * batch.size
     return total

@@ -53,8 +53,8 @@ def assert_unchanged(model, call, match):
 def test_mlp_01_the_documented_objective():
     """MLP-01: identity layers and all rows at a time: mean loss + alpha/(2n)·Σ W², biases free.
 
-    With one unit w = v·u, of which the penalty is least for |u| = |v|: alpha·|w|·Σ… = (alpha/n)·‖w‖, whose
-    optimum is that of a logistic model with the penalty ‖w‖²·(alpha/n)/(2·‖w‖) fixed at the solution.
+    With one unit the coefficients are w = u·v, and of all such pairs the penalty is least for ‖u‖ = |v|:
+    (alpha/n)·‖w‖. At the optimum its gradient is that of ‖w‖²·alpha/(2n·‖w*‖): C = ‖w*‖/alpha.
     """
     n, alpha = len(Y2), 3.0
     params = {"activation": "identity", "hidden_layer_sizes": (1,), "solver": "lbfgs", "alpha": alpha,
@@ -113,7 +113,7 @@ def test_mlp_06_iterations_of_warm_fits():
 
 
 def test_mlp_09_batch_sizes():
-    """MLP-09: defaults never warn; a batch that is too large does, and is clipped; the last may be smaller."""
+    """MLP-09: defaults never warn; too large a batch does, and is clipped; the last may be smaller."""
     params = {"loss_threshold": 100.0}  # one epoch, no warning about convergence
     whole = make(**params).fit(X[:30], Y2[:30])
     with pytest.warns(UserWarning, match="batch_size=1000 is larger"):
@@ -129,7 +129,9 @@ def test_mlp_10_weights_in_the_objective(params):
     """MLP-10: weights 1 to 3 are repeated rows; without a penalty a constant factor means nothing."""
     weight = RNG.integers(1, 4, len(X))
     model = fit(make(alpha=0.01, shuffle=False, **params), X, Y3, sample_weight=weight)
-    repeated = fit(make(alpha=0.01, shuffle=False, **params), np.repeat(X, weight, axis=0), np.repeat(Y3, weight))
+    repeated = fit(
+        make(alpha=0.01, shuffle=False, **params), np.repeat(X, weight, axis=0), np.repeat(Y3, weight)
+    )
     assert_allclose(parameters(model), parameters(repeated), rtol=1e-6, atol=1e-9)
     free = fit(make(alpha=0.0, **params), X, Y3)
     sevens = fit(make(alpha=0.0, **params), X, Y3, sample_weight=np.full(len(X), 7.0))
@@ -275,7 +277,9 @@ def test_lab_10_plain_python_labels():
 # -- WGT
 
 
-@pytest.mark.parametrize("params", [{}, {"solver": "lbfgs"}, {"early_stopping": True}, {"batch_size": 13}], ids=str)
+@pytest.mark.parametrize(
+    "params", [{}, {"solver": "lbfgs"}, {"early_stopping": True}, {"batch_size": 13}], ids=str
+)
 @pytest.mark.parametrize("layout", [np.asarray, sparse.csr_array])
 def test_wgt_01_weight_zero_is_absence(params, layout):
     """WGT-01: also of wild rows, in batches, shuffles and the validation split."""
@@ -443,7 +447,8 @@ for params in ({"tol": 0.0, "n_iter_no_change": np.inf}, {"solver": "lbfgs", "to
         make(2).fit(X, rng.permutation(y))
         seen.clear()
         sent = []
-        threading.Timer(0.7, lambda: (sent.append(time.monotonic()), os.kill(os.getpid(), signal.SIGINT))).start()
+        send = lambda: (sent.append(time.monotonic()), os.kill(os.getpid(), signal.SIGINT))
+        threading.Timer(0.7, send).start()
         model = make(10**9).fit(X, rng.permutation(y))
         late = time.monotonic() - sent[0]
     text = [str(w.message) for w in seen]
@@ -486,7 +491,9 @@ def test_per_01_older_pickles(model):
 
 def test_per_02_pickles_hold_only_arrays_and_plain_python(model):
     """PER-02: no compiled object, no class of the engine."""
-    names = [str(argument) for _, argument, _ in pickletools.genops(pickle.dumps(model)) if argument is not None]
+    names = [
+        str(argument) for _, argument, _ in pickletools.genops(pickle.dumps(model)) if argument is not None
+    ]
     assert not [name for name in names if "numba" in name or "skbigmodel.passes" in name or "solvers" in name]
 
 

@@ -11,7 +11,7 @@ from skbigmodel import network, optimizers
 from skbigmodel.activations import ACTIVATIONS, Relu, Tanh
 from skbigmodel.blocks import ArrayBlocks
 from skbigmodel.network import NetworkObjective, make_network, pack, raw_outputs, unpack
-from skbigmodel.passes_network import Noise, Plan, run_steps, shard_gradient
+from skbigmodel.passes_network import Noise, Plan, Walk, run_steps, shard_gradient
 from skbigmodel.rows import as_rows
 from skbigmodel.solvers.epochs import Epochs, Recipe
 
@@ -56,7 +56,8 @@ sys.path.insert(0, sys.argv[1])
 from test_network import ACTIVATIONS, differences, oracle, problem
 worst = {}
 for name, softmax, weighted, alpha in itertools.product(ACTIVATIONS, (0, 1), (0, 1), (0.0, 0.3)):
-    objective, theta = problem(softmax, 6, 3, (3, 2), ACTIVATIONS[name](), weighted, alpha, smoothing=alpha / 2)
+    activation = ACTIVATIONS[name]()
+    objective, theta = problem(softmax, 6, 3, (3, 2), activation, weighted, alpha, smoothing=alpha / 2)
     value, grad = objective.value_grad(theta)
     error = np.abs(grad - differences(lambda t: objective.value_grad(t)[0], theta)).max()
     worst[name] = max(worst.get(name, 0.0), error, abs(value - oracle(objective, theta)))
@@ -87,9 +88,9 @@ def test_sparse_rows():
     X = sparse.csr_array(dense)
     X = sparse.csr_array((np.repeat(X.data / 2, 2), np.repeat(X.indices, 2), 2 * X.indptr), dense.shape)
     results = [
-        NetworkObjective(ArrayBlocks(X, objective.blocks.y, objective.blocks.s), objective.net, 0.3).value_grad(
-            theta
-        )
+        NetworkObjective(
+            ArrayBlocks(X, objective.blocks.y, objective.blocks.s), objective.net, 0.3
+        ).value_grad(theta)
         for X in (dense, X)
     ]
     assert_allclose(results[1][0], results[0][0], rtol=1e-13)
@@ -102,7 +103,9 @@ def test_many_rows_on_threads():
     X, Y = rng.standard_normal((3000, 400)), rng.integers(0, 3, (3000, 1)).astype(np.int32)
     net = make_network((400, 5, 4, 3), Tanh(), True)
     theta = 0.1 * rng.standard_normal(net.biases[-1])
-    values, grads = zip(*(NetworkObjective(ArrayBlocks(X, Y, None, n), net, 0.1).value_grad(theta) for n in (1, 2)))
+    values, grads = zip(
+        *(NetworkObjective(ArrayBlocks(X, Y, None, n), net, 0.1).value_grad(theta) for n in (1, 2))
+    )
     assert len(ArrayBlocks(X, Y).blocks) > 1
     assert values[0] == values[1]
     assert_array_equal(*grads)
@@ -117,9 +120,8 @@ def epoch(objective, theta, dropout=0.0, clip=np.inf, decay=0.0, dtype=np.float6
     moments, clock = np.zeros((optimizer.n_moments, theta.size), dtype), np.array([0, 77])
     order, room = np.arange(objective.blocks.n_rows), objective.room(40, theta.dtype)
     rows = as_rows(objective.blocks.X.astype(dtype))
-    loss = run_steps(
-        objective.net, rows, objective.targets(), order, theta, moments, plan, room, rates, clock
-    )
+    walk = Walk(theta, moments, clock)
+    loss = run_steps(objective.net, rows, objective.targets(), order, walk, plan, room, rates)
     return theta, loss / order.size
 
 
@@ -176,22 +178,20 @@ def test_dropout():
     grad, h = room.grad.copy(), 1e-6
     for k in np.random.default_rng(0).choice(theta.size, 20):
         e = np.eye(1, theta.size, k)[0] * h
-        up, down = (
-            shard_gradient(*arguments[:4], theta + d, room, Noise(0.25, 5), 1.0) for d in (e, -e)
-        )
+        up, down = (shard_gradient(*arguments[:4], theta + d, room, Noise(0.25, 5), 1.0) for d in (e, -e))
         assert_allclose(grad[k], (up - down) / (2 * h), rtol=1e-4, atol=1e-6)
 
 
-def training(n_threads, dropout=0.0):
+def training(n_threads, dropout=0.0, n=700):
     """Parameters after two epochs of a network that is large enough for its batches to be cut."""
     rng = np.random.default_rng(0)
-    X, Y = rng.standard_normal((700, 300)), rng.integers(0, 3, (700, 1)).astype(np.int32)
+    X, Y = rng.standard_normal((n, 300)), rng.integers(0, 3, (n, 1)).astype(np.int32)
     net = make_network((300, 120, 3), Relu(), True)
     objective = NetworkObjective(ArrayBlocks(X, Y, None, n_threads), net, 1e-3)
     recipe = Recipe("adam", optimizers.Adam(), 1e-3, batch_size=500, alpha=1e-3, dropout=dropout)
     solver = Epochs(objective, recipe)
     start = network.start(net, "glorot_uniform", np.random.RandomState(0), np.float64)
-    state = solver.begin(start, np.random.RandomState(1), np.arange(700))
+    state = solver.begin(start, np.random.RandomState(1), np.arange(n))
     for _ in range(2):
         solver.advance(state)
     return solver, state
@@ -212,6 +212,14 @@ def test_batches_cut_for_threads(dropout, monkeypatch):
         assert_allclose(whole.value, one.value, rtol=1e-12)
 
 
+def test_a_last_batch_smaller_than_its_parts(monkeypatch):
+    """Of one row, for two threads."""
+    solver, cut = training(2, n=501)
+    monkeypatch.setattr(network, "MAX_SHARDS", 1)
+    assert solver.n_shards == 2
+    assert_allclose(training(1, n=501)[1].theta, cut.theta, rtol=1e-9, atol=1e-11)
+
+
 def test_packing():
     """Flat vectors and matrices are two views of one thing."""
     objective, theta = problem()
@@ -220,8 +228,16 @@ def test_packing():
     assert_array_equal(pack(coefs, intercepts, np.float64), theta)
 
 
-@pytest.mark.parametrize("init, variance", [("glorot_normal", 2 / 500), ("he_uniform", 2 / 300), ("he_normal", 2 / 300),
-                                            ("lecun_uniform", 1 / 300), ("lecun_normal", 1 / 300)])  # fmt: skip
+@pytest.mark.parametrize(
+    "init, variance",
+    [
+        ("glorot_normal", 2 / 500),
+        ("he_uniform", 2 / 300),
+        ("he_normal", 2 / 300),
+        ("lecun_uniform", 1 / 300),
+        ("lecun_normal", 1 / 300),
+    ],
+)
 def test_initial_weights(init, variance):
     """Mean 0 and the variance of the scheme; biases 0."""
     net = make_network((300, 200), Relu(), True)

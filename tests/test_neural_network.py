@@ -1,6 +1,8 @@
-"""What GDMLPClassifier has beyond its twin: weights of classes, regularisation, schedules, control, resuming."""
+"""What GDMLPClassifier has beyond its twin: regularisation, schedules, control, resuming."""
 
 import pickle
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
@@ -24,7 +26,9 @@ X, Y = make_classification(200, 8, n_informative=6, n_classes=3, random_state=0)
 
 def fit(max_iter=10, X=X, y=Y, expect=ConvergenceWarning, fit_params={}, **params):
     """A network trained for some epochs, which are too few."""
-    model = GDMLPClassifier(**{"random_state": 0, "max_iter": max_iter, "hidden_layer_sizes": (16,), **params})
+    model = GDMLPClassifier(
+        **{"random_state": 0, "max_iter": max_iter, "hidden_layer_sizes": (16,), **params}
+    )
     if expect is None:
         return model.fit(X, y, **fit_params)
     with pytest.warns(expect):
@@ -132,7 +136,9 @@ def test_weight_decay():
 @pytest.mark.parametrize("schedule", ["cosine", "coslog4", "onecycle"])
 def test_schedules(schedule):
     """The fit ends with the schedule, without a warning, and learns."""
-    model = fit(60, lr_schedule=schedule, learning_rate_init=0.01, expect=None, tol=0.0, n_iter_no_change=1000)
+    model = fit(
+        60, lr_schedule=schedule, learning_rate_init=0.01, expect=None, tol=0.0, n_iter_no_change=1000
+    )
     assert model.n_iter_ == 60 and model.loss_curve_[-1] < 0.5 * model.loss_curve_[0]
 
 
@@ -165,7 +171,7 @@ def test_max_time():
 
 
 def test_given_validation_rows():
-    """They are scored after each epoch, stop the fit, and choose the epoch; the training rows are all used."""
+    """They are scored after each epoch, stop the fit, and choose the epoch; all other rows are used."""
     rng = np.random.default_rng(0)
     noise = rng.integers(0, 3, 100)
     given = {"X_val": X[:100], "y_val": noise}
@@ -176,10 +182,10 @@ def test_given_validation_rows():
     assert model.best_validation_score_ == scores[best] == model.score(X[:100], noise)
     assert_array_equal(parameters(model), parameters(fit(best + 1)))
     weights = rng.integers(0, 3, 100)
-    weighted = fit(20, expect=None, fit_params={**given, "sample_weight_val": weights}, n_iter_no_change=50, tol=0,
-                   lr_schedule=lambda t: 1.0)  # fmt: skip
+    patient = {"n_iter_no_change": 50, "tol": 0}
+    weighted = fit(20, fit_params={**given, "sample_weight_val": weights}, **patient)
     repeated = {"X_val": np.repeat(X[:100], weights, axis=0), "y_val": np.repeat(noise, weights)}
-    same = fit(20, expect=None, fit_params=repeated, n_iter_no_change=50, tol=0, lr_schedule=lambda t: 1.0)
+    same = fit(20, fit_params=repeated, **patient)
     assert_allclose(weighted.validation_scores_, same.validation_scores_, rtol=1e-12)
 
 
@@ -336,6 +342,27 @@ def test_in_a_search():
     assert search.best_score_ > 0.7
     again = clone(search.best_estimator_).fit(X, Y)
     assert_array_equal(again.predict(X), search.best_estimator_.predict(X))
+
+
+@pytest.mark.parametrize(
+    "params", [{}, {"solver": "lbfgs"}, {"hidden_layer_sizes": (13, 7), "batch_size": 37}], ids=str
+)
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_fits_between_other_allocations(params, dtype):
+    """Wherever arrays lie, and with another fit at the same time: the same bits."""
+    rng, junk = np.random.default_rng(0), []
+
+    def bits(_=None):
+        junk.append(np.empty(rng.integers(1, 3000)))
+        model = GDMLPClassifier(**{"hidden_layer_sizes": (16,), "random_state": 0, "max_iter": 5, **params})
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            return parameters(model.fit(X.astype(dtype), Y)).tobytes()
+
+    assert {bits() for _ in range(30)} == {bits()}
+    with warnings.catch_warnings(), ThreadPoolExecutor(2) as pool:
+        warnings.simplefilter("ignore")
+        assert set(pool.map(bits, range(8))) == {bits()}
 
 
 def test_verbose(capsys):

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..blocks import run_tasks
-from ..passes_network import Noise, Plan, run_steps, shard_gradient, shard_step, weight_of
+from ..passes_network import Noise, Plan, Walk, run_steps, shard_gradient, shard_step, weight_of
 
 PRODUCTS_PER_CALL = 4_000_000_000  # of rows and parameters, then Ctrl-C is heard
 SMALLEST_RATE = 1e-6  # at which "adaptive" gives up
@@ -97,8 +97,7 @@ class Epochs:
 
     def advance(self, state):
         """One epoch; of an interrupted one nothing remains but the order of rows, for the next."""
-        theta, moments = state.theta.copy(), state.moments.copy()
-        clock = np.array([state.steps, state.key])
+        walk = Walk(state.theta.copy(), state.moments.copy(), np.array([state.steps, state.key]))
         if self.recipe.shuffle and not state.shuffled:
             places = np.arange(state.rows.size)
             state.rng.shuffle(places)
@@ -106,9 +105,9 @@ class Epochs:
         total, done = 0.0, 0
         for rows, targets, order in self._pieces(state):
             rates = self._rates(state, done, order.size)
-            total += self._run(rows, targets, order, theta, moments, rates, clock)
+            total += self._run(rows, targets, order, walk, rates)
             done += order.size
-        state.theta, state.moments, state.steps, state.shuffled = theta, moments, int(clock[0]), False
+        state.theta, state.moments, state.steps, state.shuffled = *walk[:2], int(walk.clock[0]), False
         state.value = total / done
         state.epochs += 1
         state.seen += done
@@ -131,7 +130,7 @@ class Epochs:
         return "no_progress" if score is None else "early_stopping"
 
     def _pieces(self, state):
-        """(rows, targets, order) of data that can be had at once; of other data block by block, as they come up."""
+        """(rows, targets, order) of data that can be had at once; of others by blocks, as they come up."""
         blocks = self.objective.blocks
         if "rows" in blocks.memo:
             yield blocks.memo["rows"], self.objective.targets(), state.rows
@@ -152,25 +151,23 @@ class Epochs:
         way = np.minimum((state.epochs + share) / self.recipe.horizon, 1.0)
         return state.rate * np.array([float(self.recipe.schedule(t)) for t in way])
 
-    def _run(self, rows, targets, order, theta, moments, rates, clock):
+    def _run(self, rows, targets, order, walk, rates):
         """A step for each batch; the sum of the batches' losses times their sizes."""
         if not self.rooms:
             size = -(-self.batch // self.n_shards)
-            self.rooms = [self.objective.room(size, theta.dtype) for _ in range(self.n_shards)]
+            self.rooms = [self.objective.room(size, walk.theta.dtype) for _ in range(self.n_shards)]
         if self.n_shards > 1:
-            return self._run_in_shards(rows, targets, order, theta, moments, rates, clock)
-        net, plan, room = self.objective.net, self.plan, self.rooms[0]
-        total, n = 0.0, max(1, PRODUCTS_PER_CALL // (self.batch * theta.size))
+            return self._run_in_shards(rows, targets, order, walk, rates)
+        net, room = self.objective.net, self.rooms[0]
+        total, n = 0.0, max(1, PRODUCTS_PER_CALL // (self.batch * walk.theta.size))
         for k in range(0, rates.size, n):
             part = order[k * self.batch : (k + n) * self.batch]
-            total += run_steps(
-                net, rows, targets, part, theta, moments, plan, room, rates[k : k + n], clock
-            )
+            total += run_steps(net, rows, targets, part, walk, self.plan, room, rates[k : k + n])
         return total
 
-    def _run_in_shards(self, rows, targets, order, theta, moments, rates, clock):
+    def _run_in_shards(self, rows, targets, order, walk, rates):
         """Step 2 for a large network."""
-        net, plan, n_shards = self.objective.net, self.plan, self.n_shards
+        net, plan, n_shards, (theta, moments, clock) = self.objective.net, self.plan, self.n_shards, walk
         grads, losses, total = np.empty((n_shards, theta.size), theta.dtype), np.empty(n_shards), 0.0
         rooms = [room._replace(grad=grad) for room, grad in zip(self.rooms, grads, strict=True)]
         for k, rate in enumerate(rates):

@@ -71,7 +71,12 @@ class ScipyLBFGS:
         try:
             with np.errstate(over="ignore", invalid="ignore"):
                 found = minimize(
-                    self.objective.value_grad, theta, method="L-BFGS-B", jac=True, options=options, callback=note
+                    self.objective.value_grad,
+                    theta,
+                    method="L-BFGS-B",
+                    jac=True,
+                    options=options,
+                    callback=note,
                 )
         except KeyboardInterrupt:
             run.result.status = "interrupted"
