@@ -11,10 +11,11 @@ from sklearn.base import clone
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, load_wine
 from sklearn.linear_model import ElasticNet, LinearRegression, LogisticRegression, Ridge
 from sklearn.model_selection import GridSearchCV, train_test_split
+from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
-from skbigmodel import GDLinearRegressor, GDLogisticClassifier
+from skbigmodel import GDLinearRegressor, GDLogisticClassifier, GDMLPClassifier
 
 
 def total_penalty(name, value, n_samples):
@@ -24,6 +25,7 @@ def total_penalty(name, value, n_samples):
 
 ALPHAS, RATIOS, CS = [0.001, 0.01, 0.1, 1.0], [0.1, 0.5, 0.9], [0.01, 0.1, 1.0, 10.0]
 LOGISTIC = LogisticRegression(max_iter=1000)
+TRAINING = {"learning_rate_init": 0.01, "tol": 1e-3, "random_state": 0}  # one course for both
 COMPARISONS = [
     Comparison(load_diabetes, GDLinearRegressor(), LinearRegression(), {"fit_intercept": [True, False]}),
     Comparison(load_diabetes, GDLinearRegressor(), Ridge(), {"alpha": ALPHAS}, total_penalty),
@@ -31,6 +33,7 @@ COMPARISONS = [
     Comparison(load_breast_cancer, GDLogisticClassifier(), LOGISTIC, {"C": CS}),
     Comparison(load_wine, GDLogisticClassifier(), LOGISTIC, {"C": CS}),
     Comparison(load_digits, GDLogisticClassifier(), LOGISTIC, {"C": CS}),
+    Comparison(load_digits, GDMLPClassifier(**TRAINING), MLPClassifier(**TRAINING), {"alpha": CS}),
 ]
 
 

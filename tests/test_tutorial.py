@@ -1,5 +1,8 @@
 """The numbers of a well-known tutorial on gradient descent, through the estimators."""
 
+import runpy
+from pathlib import Path
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
@@ -78,3 +81,14 @@ def test_stop_at_a_loss(tutorial, threshold):
     assert 0 < first < 999
     assert model.loss_curve_ == whole.loss_curve_[: first + 1] and model.n_iter_ == first + 1
     assert model.loss_curve_[-1] <= threshold < model.loss_curve_[-2]
+
+
+def test_network(monkeypatch, tmp_path, capsys):
+    """The example's loop by hand and the estimator end at the same epoch with the same loss."""
+    matplotlib = pytest.importorskip("matplotlib")
+    matplotlib.use("agg")
+    monkeypatch.chdir(tmp_path)
+    found = runpy.run_path(str(Path(__file__).parents[1] / "examples" / "train_a_network.py"))
+    assert_allclose(found["model"].loss_curve_, found["losses"], rtol=1e-9)
+    assert found["model"].loss_ <= 0.1 and (tmp_path / "network_loss.png").stat().st_size > 10_000
+    assert capsys.readouterr().out.count("471 epochs") == 2
