@@ -165,7 +165,7 @@ class NetworkTraining(NetworkData):
             return solver.begin(theta, rng, rows)
         state = solver.State(**{**kept["state"], "rng": rng})
         if new_rows or rows.size != state.rows.size or not np.array_equal(np.sort(state.rows), np.sort(rows)):
-            state.rows = rows
+            state.rows, state.shuffled = rows, False
         if solver.recipe.mode == "constant":
             state.rate = solver.recipe.rate
         return state

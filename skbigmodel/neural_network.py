@@ -368,8 +368,8 @@ class GDMLPClassifier(NetworkTraining):
         """Train for one epoch over a batch of rows, going on from the calls before.
 
         ``class_weight="balanced"`` counts the classes as they come. ``tol`` and ``max_iter`` play no role,
-        but for the schedule of the rate. After a ``fit`` the stream starts at its weights, with the state of its
-        optimizer.
+        but for the schedule of the rate. After a ``fit`` the stream starts at its weights, with the state of
+        its optimizer.
 
         Parameters
         ----------

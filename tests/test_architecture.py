@@ -116,7 +116,8 @@ with open(sys.argv[1], "rb") as file:
 for data, expected in saved:
     model = pickle.loads(data)
     assert np.array_equal(model.predict(X), expected)
-    hasattr(model, "sparsify") and model.sparsify().predict(X)
+    if hasattr(model, "sparsify"):
+        model.sparsify().predict(X)
     if hasattr(model, "predict_proba"):
         model.predict_proba(X), model.predict_log_proba(X)
 heavy = {"skbigmodel.solvers", "skbigmodel.objective", "llvmlite", "dask", "matplotlib"}
