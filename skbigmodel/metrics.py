@@ -6,9 +6,12 @@ Plain arrays and LAPACK: a pickled state can be loaded where Numba cannot.
 from typing import NamedTuple
 
 import numpy as np
-from scipy.linalg.lapack import dpotrf, dpotrs
+from scipy.linalg import eigh
+from scipy.linalg.lapack import dpotrf, dpotrs, dtrtri
 
 from .validation import NotFinite
+
+NO_CURVATURE = 1e-8  # of a direction in the classes, relative to the largest
 
 
 class Model(NamedTuple):
@@ -23,23 +26,54 @@ class Model(NamedTuple):
 
 
 class CholeskyMetric:
-    """A block-diagonal positive definite matrix, one block per output, in Cholesky form.
+    """A positive definite matrix in Cholesky form.
 
     A matrix that is singular to working precision gets as little added to its diagonal as makes it definite.
     """
 
     def __init__(self, H, ridge=0.0):
-        self.factors = [_cholesky(block, ridge) for block in H]
+        self.factor = _cholesky(H, ridge)
 
     def solve(self, v):
         """The matrix's inverse times a flat parameter vector."""
-        K = len(self.factors)
-        if K == 1:
-            return dpotrs(self.factors[0], v, lower=1)[0]
-        V = v.reshape(-1, K)  # coefficients of all features, then the intercepts: each row holds the classes
-        return np.stack(
-            [dpotrs(factor, V[:, k], lower=1)[0] for k, factor in enumerate(self.factors)], axis=1
-        ).ravel()
+        return dpotrs(self.factor, v, lower=1)[0]
+
+
+class KroneckerMetric:
+    """A ⊗ S plus l2 on the coefficients: features by features times classes by classes.
+
+    The Hessian of a multinomial model, a sum of x·xᵀ ⊗ (diag(p) - p·pᵀ) over the rows, with the mean of each
+    factor in place of the factors of each row (Martens and Grosse, "Optimizing neural networks with
+    Kronecker-factored approximate curvature", ICML 2015). One basis V of the features has VᵀAV = 1 and the
+    l2 part diagonal, another those of S, so that a solve is four matrix products. The Cholesky factor of A
+    takes the scales out of the columns first.
+
+    Parameters
+    ----------
+    A : ndarray of shape (n_features or n_features + 1, same)
+        With the intercept's row last, where there is one.
+    S : ndarray of shape (n_classes, n_classes)
+    l2 : float
+    n_features : int
+    ridge : float
+        As that of :class:`CholeskyMetric`, for A.
+    """
+
+    def __init__(self, A, S, l2, n_features, ridge):
+        inverse = dtrtri(_cholesky(A, ridge), lower=1)[0]
+        inverse = np.tril(inverse)
+        l2_part, Q = eigh(l2 * inverse[:, :n_features] @ inverse[:, :n_features].T, driver="evd")
+        self.features = inverse.T @ Q
+        curvature, self.classes = np.linalg.eigh(S)
+        # what is common to all classes has no curvature, and no gradient either
+        curvature = np.maximum(curvature, NO_CURVATURE * max(curvature[-1], 1e-300))
+        self.diagonal = curvature + np.maximum(l2_part, 0.0)[:, None]
+
+    def solve(self, v):
+        """The matrix's inverse times a flat parameter vector."""
+        V, U = self.features, self.classes
+        M = V.T @ (v.reshape(-1, len(U)) @ U)
+        return (V @ (M / self.diagonal) @ U.T).ravel()
 
 
 def _cholesky(H, ridge=0.0):
@@ -68,6 +102,23 @@ class HeavyMetric:
         x = v / self.diagonal
         x[self.heavy] = dpotrs(self.factor, v[self.heavy], lower=1)[0]
         return x
+
+
+class RecycledMetric:
+    """A metric set right along directions for which the products with the matrix are known.
+
+    These are conjugate and of energy 1, as conjugate gradients make them: then the limited-memory BFGS formula
+    with all of them, and ``metric`` to start from, comes down to four products.
+    """
+
+    def __init__(self, metric, directions, changes):
+        self.metric, self.directions, self.changes = metric, directions, changes
+
+    def solve(self, v):
+        """The matrix's inverse times a flat parameter vector."""
+        along = self.directions @ v
+        x = self.metric.solve(v - along @ self.changes)
+        return x + (along - self.changes @ x) @ self.directions
 
 
 class DiagonalMetric:

@@ -82,7 +82,7 @@ class LinearObjective(Objective):
 
     def metric(self, theta, ridge=0.0):
         """The Hessian, factorised, with a relative ``ridge`` on its diagonal."""
-        return CholeskyMetric(self.hessian(theta)[None], ridge)
+        return CholeskyMetric(self.hessian(theta), ridge)
 
     def curvatures(self, theta):
         """Weight times second derivative of the loss for each row, a list with an array per block."""

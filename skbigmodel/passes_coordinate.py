@@ -79,8 +79,8 @@ def column_epochs(model, penalty, n_epochs, goal, w, q, offset):
 @jit
 def take_sparse(rows, place):
     """(data, indices, lengths) of sparse rows cut to the columns with place[j] >= 0, from now on place[j]."""
-    n_rows, start, stop = rows.indptr.size - 1, rows.indptr[0], rows.indptr[-1]
-    data, indices = np.empty(stop - start, rows.data.dtype), np.empty(stop - start, np.int32)
+    n_rows, size = rows.indptr.size - 1, np.int64(rows.indptr[-1] - rows.indptr[0])
+    data, indices = np.empty(size, rows.data.dtype), np.empty(size, np.int32)
     lengths, filled = np.empty(n_rows, np.int64), 0
     for i in range(n_rows):
         before = filled

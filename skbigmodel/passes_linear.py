@@ -80,8 +80,9 @@ def add_sparse_gram(rows, d, shift, H):
         a = d[i]
         for k in range(rows.indptr[i], rows.indptr[i + 1]):
             j, v = rows.indices[k], a * rows.data[k]
-            for m in range(rows.indptr[i], k + 1):
+            for m in range(rows.indptr[i], k):
                 H[j, rows.indices[m]] += v * rows.data[m]
+            H[j, j] += v * rows.data[k]
             if H.shape[0] > p:
                 H[p, j] += v
         if H.shape[0] > p:
@@ -168,8 +169,9 @@ def sparse_moments(rows, y, s, y_shift, H):
         r = y[i] - y_shift
         for k in range(rows.indptr[i], rows.indptr[i + 1]):
             j, v = rows.indices[k], a * rows.data[k]
-            for m in range(rows.indptr[i], k + 1):
+            for m in range(rows.indptr[i], k):
                 H[j, rows.indices[m]] += v * rows.data[m]
+            H[j, j] += v * rows.data[k]
             H[p, j] += v
             H[p + 1, j] += v * r
         H[p, p] += a

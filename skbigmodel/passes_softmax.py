@@ -86,22 +86,6 @@ def sparse_transposed_product(rows, D, G):
 
 
 @jit
-def add_sparse_class_grams(rows, D, H):
-    """As ``passes_linear.add_sparse_gram`` for each class: H[c] += Σ d_c·x·xᵀ, the intercept's row last."""
-    p = H.shape[1] - 1
-    for i in range(n_rows(rows)):
-        for k in range(rows.indptr[i], rows.indptr[i + 1]):
-            j, v = rows.indices[k], rows.data[k]
-            for m in range(rows.indptr[i], k + 1):
-                for c in range(D.shape[1]):
-                    H[c, j, rows.indices[m]] += D[i, c] * v * rows.data[m]
-            for c in range(D.shape[1]):
-                H[c, p, j] += D[i, c] * v
-        for c in range(D.shape[1]):
-            H[c, p, p] += D[i, c]
-
-
-@jit
 def sparse_class_diagonals(rows, D, squares, sums):
     """Add Σ d_c·x² and Σ d_c·x to ``squares`` and ``sums`` (n_features, n_classes)."""
     for i in range(n_rows(rows)):

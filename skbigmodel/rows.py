@@ -121,7 +121,6 @@ class Dense(NamedTuple):
                 out[j] += a[i - start] * X[i, j]
             i += 1
 
-
     def times(self, order, W, room, out):
         for i in range(order.size):  # side by side, in W's type, as BLAS wants them
             row = order[i]
@@ -134,7 +133,10 @@ class Dense(NamedTuple):
 
 
 class CSR(NamedTuple):
-    """Compressed sparse rows; index arrays of one width."""
+    """Compressed sparse rows; the index arrays are unsigned, which spares a test for negative ones per entry.
+
+    (In arithmetic an unsigned integer and a signed one make a float: count with ``range``.)
+    """
 
     data: np.ndarray
     indices: np.ndarray
@@ -194,5 +196,6 @@ def as_rows(X):
     """The layout of an array or a CSR matrix, sharing its memory."""
     if isinstance(X, np.ndarray):
         return Dense(frozen(X))
-    # offsets as int64, whatever the matrix has: one specialisation, and room for any number of entries
-    return CSR(frozen(X.data), frozen(X.indices), frozen(X.indptr, np.int64))
+    # offsets of 64 bits, whatever the matrix has: one specialisation, and room for any number of entries
+    indices, indptr = frozen(X.indices), frozen(X.indptr, np.int64)
+    return CSR(frozen(X.data), indices.view(f"u{indices.itemsize}"), indptr.view(np.uint64))

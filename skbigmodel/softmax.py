@@ -3,8 +3,8 @@
 import numpy as np
 
 from . import passes_softmax as passes
-from .metrics import CholeskyMetric, DiagonalMetric
-from .objective import CHUNK_BYTES, Objective, folded
+from .metrics import DiagonalMetric, KroneckerMetric
+from .objective import CHUNK_BYTES, Objective, weighted_gram
 
 
 class SoftmaxObjective(Objective):
@@ -63,34 +63,24 @@ class SoftmaxObjective(Objective):
         return self.blocks.total(block_sum, self.n_params)
 
     def metric(self, theta, ridge=0.0):
-        """The diagonal blocks of the Hessian, one per class, factorised with a relative ``ridge``."""
-        W, b = self.unpack(theta)
-        p, K = self.n_features, self.n_outputs
+        """The Hessian with one matrix for the features and one for the classes, factorised."""
+        curvatures, offsets = self.curvatures(theta), self.blocks.positions
 
-        def block_sum(block, H):
-            for start, chunk, Z in self.predictions(block, W, b):
-                passes.probabilities_inplace(Z)
-                s = block.s if len(block.s) == 1 else block.s[start : start + len(Z), None]
-                D = s * Z * (1 - Z)
-                if chunk is None:
-                    passes.add_sparse_class_grams(block.rows, D, H)
-                    continue
-                B, chunk = (
-                    np.empty((len(chunk), p + 1), block.rows.X.dtype),
-                    block.rows.X[start : start + len(Z)],
-                )
-                for k in range(K):
-                    root = np.sqrt(D[:, k : k + 1]).astype(B.dtype)
-                    np.multiply(chunk, root, out=B[:, :p])
-                    B[:, p:] = root
-                    H[k] += B.T @ B
+        def weights(block, start, stop, d):
+            P = curvatures[offsets[block.start]][start:stop]
+            d[: stop - start] = 1.0 - np.einsum("ij,ij->i", P, P)
+            d[: stop - start] *= block.s if len(block.s) == 1 else block.s[start:stop]
+
+        def classes(block, out):
+            P = curvatures[offsets[block.start]]
+            sP = P * (block.s[:, None] if len(block.s) > 1 else block.s[0])
+            out += np.diag(sP.sum(axis=0)) - sP.T @ P
             return 0.0
 
-        H = self.blocks.total(block_sum, (K, p + 1, p + 1))[1] / self.blocks.weight
-        H = np.stack([folded(block) for block in H]) if self.blocks.sparse else H
-        H[:, np.arange(p), np.arange(p)] += self.penalty.l2
-        size = p + self.fit_intercept
-        return CholeskyMetric(H[:, :size, :size], ridge)
+        S = self.blocks.total(classes, (self.n_outputs, self.n_outputs))[1] / self.blocks.weight
+        A = weighted_gram(self.blocks, weights, np.zeros(self.n_features), self.fit_intercept)
+        A /= self.blocks.weight * max(np.trace(S), 1e-300)
+        return KroneckerMetric(A, S, self.penalty.l2, self.n_features, ridge)
 
     def curvatures(self, theta):
         """Probabilities of the classes for each row, a list with an array per block."""

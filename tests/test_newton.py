@@ -251,7 +251,7 @@ def test_two_loop():
     for s, y in zip(steps, changes, strict=True):
         V = np.eye(8) - np.outer(s, y) / (s @ y)
         inverse = V @ inverse @ V.T + np.outer(s, s) / (s @ y)
-    assert_allclose(two_loop(g, steps, changes, CholeskyMetric(M[None]).solve), inverse @ g, rtol=1e-10)
+    assert_allclose(two_loop(g, steps, changes, CholeskyMetric(M).solve), inverse @ g, rtol=1e-10)
     assert_allclose(two_loop(g, steps[:0], changes[:0], lambda v: v / np.diag(M)), g / np.diag(M))
 
 

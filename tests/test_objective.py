@@ -10,7 +10,7 @@ from scipy.special import log_softmax
 
 from skbigmodel.blocks import ArrayBlocks
 from skbigmodel.losses import AbsoluteError, Huber, Logistic, Poisson, SquaredError
-from skbigmodel.metrics import CholeskyMetric, DiagonalMetric
+from skbigmodel.metrics import CholeskyMetric, DiagonalMetric, RecycledMetric
 from skbigmodel.objective import LinearObjective, weighted_gram
 from skbigmodel.penalties import ElasticNet
 from skbigmodel.softmax import SoftmaxObjective
@@ -109,23 +109,54 @@ def test_hessian(kind, layout, fit_intercept):
     objective = make(kind, layout, fit_intercept)
     theta = point(objective)
     H = differences(lambda t: objective.value_grad(t)[1], theta)
-    assert_allclose(
-        np.tril(objective.hessian(theta)), np.tril(H), atol=1e-8 if layout != "dense32" else 1e-6
-    )
+    assert_allclose(np.tril(objective.hessian(theta)), np.tril(H), atol=1e-8 if layout != "dense32" else 1e-6)
 
 
 @either_intercept
 @every_layout
-@every_kind
+@pytest.mark.parametrize("kind", LINEAR)
 def test_metric(kind, layout, fit_intercept):
-    """The Hessian's inverse; for several classes that of each class by itself."""
+    """The Hessian's inverse."""
     objective = make(kind, layout, fit_intercept)
     theta, v = point(objective), point(objective, 2)
     H = differences(lambda t: objective.value_grad(t)[1], theta)
-    of_class = np.tile(np.arange(objective.n_outputs), P + fit_intercept)
-    H = np.where(of_class[:, None] == of_class, H, 0.0)
     solved = objective.metric(theta).solve(v)
     assert_allclose(solved, np.linalg.solve(H, v), rtol=1e-6 if layout != "dense32" else 1e-4)
+
+
+@either_intercept
+@every_layout
+def test_multinomial_metric(layout, fit_intercept):
+    """Means over the rows of x·xᵀ, by curvature, and of diag(p) - p·pᵀ; their product has the Hessian's trace."""
+    objective = make("softmax", layout, fit_intercept)
+    theta, v = point(objective), point(objective, 2)
+    X, _, s = data()
+    Z = X @ theta[: P * K].reshape(P, K) + (theta[P * K :] if fit_intercept else 0.0)
+    prob = np.exp(log_softmax(Z, axis=1))
+    S = (np.diag(s @ prob) - prob.T @ (s[:, None] * prob)) / s.sum()
+    x = np.column_stack([X, np.ones(len(X))])[:, : P + fit_intercept]
+    curvature = s * (1.0 - (prob**2).sum(axis=1))
+    A = x.T @ (curvature[:, None] * x) / curvature.sum()
+    H = np.kron(A, S)
+    H[np.diag_indices(P * K)] += objective.penalty.l2
+    # the intercepts have no curvature in common: compare where there is some
+    centred = v.reshape(-1, K) - v.reshape(-1, K).mean(axis=1)[:, None]
+    solved = objective.metric(theta).solve(centred.ravel())
+    assert_allclose(H @ solved, centred.ravel(), atol=1e-7 if layout != "dense32" else 1e-4)
+
+
+def test_recycled_metric():
+    """Exact along conjugate directions, for which the products are known."""
+    rng = np.random.default_rng(0)
+    H = (lambda A: A @ A.T + np.eye(6))(rng.standard_normal((6, 6)))
+    directions = np.linalg.inv(np.linalg.cholesky(H))[:3]
+    metric = RecycledMetric(CholeskyMetric(np.diag(np.diag(H))), directions, directions @ H)
+    assert_allclose(
+        metric.solve(H @ directions.T @ [1.0, 2.0, 3.0]), [1.0, 2.0, 3.0] @ directions, atol=1e-12
+    )
+    v, w = rng.standard_normal((2, 6))
+    assert_allclose(v @ metric.solve(w), w @ metric.solve(v), atol=1e-12)
+    assert v @ metric.solve(v) > 0
 
 
 @either_intercept
@@ -244,12 +275,12 @@ def test_singular_metric():
     directions with curvature are served.
     """
     H = np.array([[4.0, 4.0, 0.0], [4.0, 4.0, 0.0], [0.0, 0.0, 1e-6]])
-    solved = CholeskyMetric(H[None]).solve(np.array([4.0, 4.0, 1e-6]))
+    solved = CholeskyMetric(H).solve(np.array([4.0, 4.0, 1e-6]))
     assert_allclose(solved[:2].sum(), 1.0, rtol=1e-6)
     assert_allclose(solved[2], 1.0, rtol=1e-6)
-    assert np.isfinite(CholeskyMetric(np.zeros((1, 2, 2))).solve(np.ones(2))).all()
+    assert np.isfinite(CholeskyMetric(np.zeros((2, 2))).solve(np.ones(2))).all()
     with pytest.raises(NotFinite):
-        CholeskyMetric(np.full((1, 2, 2), np.nan))
+        CholeskyMetric(np.full((2, 2), np.nan))
 
 
 def test_diagonal_metric_of_a_constant_column():

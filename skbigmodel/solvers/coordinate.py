@@ -305,7 +305,7 @@ class CoordinateDescent:
             return False
         if not state.gap > goal > 0:
             return state.optimality > self.settings.tol
-        rate = np.log(min(state.gap / before, 0.999)) if before > 0 else -1.0
+        rate = np.log(np.clip(state.gap / before, 1e-16, 0.999)) if before > 0 else -1.0
         return np.log(goal / state.gap) / rate > self._model_cost(state.model) + 2
 
     # -- starts

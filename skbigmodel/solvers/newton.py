@@ -141,7 +141,7 @@ class Newton:
         goal = gap_tolerance(self.settings.tol) * abs(state.value)
         if not state.gap > goal:
             return False
-        rate = np.log(min(state.gap / before, 0.999)) if before > 0 else -1.0
+        rate = np.log(np.clip(state.gap / before, 1e-16, 0.999)) if before > 0 else -1.0
         return np.log(goal / state.gap) / rate > self.hessian_cost + 2
 
 

@@ -1,7 +1,8 @@
 """Newton's method with conjugate gradients: the Hessian is only ever multiplied with vectors.
 
 1. Minimise the quadratic model at the iterate by preconditioned conjugate gradients: to a share of the
-   gradient that shrinks as the optimum nears, or to the gap that is asked for.
+   gradient that shrinks as the optimum nears, or to the gap that is asked for. The directions of the last
+   step, along which the Hessian is known, improve the preconditioner (Morales and Nocedal).
 2. Take the step, halved until the objective falls.
 3. Estimate the gap left: the energy that the conjugate gradients had still to gain, scaled by how much larger
    the new gradient is than the model's.
@@ -10,7 +11,9 @@ References
 ----------
 J. Nocedal and S. J. Wright, "Numerical Optimization", 2nd ed., Springer (2006), chapter 7;
 C.-J. Lin, R. C. Weng and S. S. Keerthi, "Trust region Newton method for large-scale logistic regression",
-JMLR 9 (2008).
+JMLR 9 (2008);
+J. L. Morales and J. Nocedal, "Automatic preconditioning by limited memory quasi-Newton updating", SIAM J.
+Optim. 10 (2000).
 """
 
 from dataclasses import dataclass
@@ -18,16 +21,20 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..metrics import RecycledMetric
 from .driver import gap_tolerance
 from .newton import ARMIJO, MAX_HALVINGS, Newton, restart
 
 MAX_PRODUCTS = 500  # Hessian products per step
 METRIC_LIMIT = 1500  # parameters per output up to which a metric may be factorised
-METRIC_RATE = 24, 9  # parameters per output whose metric costs as much as a pass: one output, several
+GRAM_RATE = 24  # columns whose products with each other cost as much, on BLAS, as a pass for one output
+FACTOR_RATE = 0.2  # square of the columns, per row and output, whose factors for several classes cost a pass
 SAMPLE_ROWS = 4  # per parameter, at least, in a metric's sample
 CHEAP_METRIC = 3.0  # passes
 PRECONDITIONER_RIDGE = 1e-9  # keeps rounding in directions that the loss does not see from being magnified
 HEAVY_AFTER = 6  # products in a step after which the heavy columns of sparse data are worth a factorisation
+KEPT = 24  # conjugate directions that serve the next step's preconditioner ...
+KEPT_SHARE = 32  # ... and hold together at most the entries of X divided by this
 
 
 @dataclass
@@ -39,6 +46,11 @@ class State:
     grad: np.ndarray
     metric: object = None  # None: the Hessian's diagonal, anew in each step
     products: int = 0  # of the last step
+    products_due: int = (
+        0  # that a metric would have helped: those of all steps without one, or of the last step
+    )
+    directions: np.ndarray | None = None  # the first of the last step's conjugate directions ...
+    changes: np.ndarray | None = None  # ... and the Hessian times each
     first_norm: float = 0.0  # of the gradient in the metric, at the start
     gap: float = np.inf
     optimality: float = np.inf
@@ -57,9 +69,11 @@ class NewtonCG:
         # a factorised metric is formed on every k-th row; its cost, in passes over all of them
         n_rows, size = objective.blocks.n_rows, objective.metric_size
         self.sample_step = max(1, n_rows // max(SAMPLE_ROWS * size, 2000))
-        # (a pass costs as much as its outputs, and so does a metric, which has a matrix for each)
-        rate = METRIC_RATE[objective.n_outputs > 1] * self.sample_step
-        self.metric_cost = size / rate if size <= METRIC_LIMIT else np.inf
+        K = objective.n_outputs
+        self.metric_cost = size / (GRAM_RATE * self.sample_step * K) if size <= METRIC_LIMIT else np.inf
+        if K > 1:
+            self.metric_cost += size**2 / (FACTOR_RATE * n_rows * K)
+        self.n_kept = min(KEPT, objective.blocks.n_entries // (KEPT_SHARE * objective.n_params))
         self.heavy = size > METRIC_LIMIT and objective.blocks.sparse and objective.n_outputs == 1
 
     def init(self, theta):
@@ -72,7 +86,7 @@ class NewtonCG:
         if self.heavy:
             if state.products > HEAVY_AFTER:
                 state.metric = self.objective.heavy_metric(curvatures)
-        elif state.products > max(2 * self.metric_cost, 10) or self.metric_cost < CHEAP_METRIC:
+        elif state.products_due > max(self.metric_cost, 10) or self.metric_cost < CHEAP_METRIC:
             step = self.sample_step
             sample = self.objective if step == 1 else self.objective.sample(step)
             state.metric = sample.metric(state.theta, PRECONDITIONER_RIDGE)
@@ -83,12 +97,14 @@ class NewtonCG:
         objective = self.objective
         curvatures = objective.curvatures(state.theta)
         metric = self._preconditioner(state, curvatures)
+        if state.directions is not None:
+            metric = RecycledMetric(metric, state.directions, state.changes)
         before = max(float(state.grad @ metric.solve(state.grad)), 0.0)
         state.first_norm = state.first_norm or np.sqrt(before)
         share = min(0.5, np.sqrt(np.sqrt(before) / state.first_norm)) if before > 0 else 0.5
         goal = 0.1 * gap_tolerance(self.settings.tol) * abs(state.value)
         model = conjugate_gradients(
-            lambda v: objective.hessian_dot(curvatures, v), metric.solve, state.grad, share, goal
+            lambda v: objective.hessian_dot(curvatures, v), metric.solve, state.grad, share, goal, self.n_kept
         )
         found = self._search(state, model.direction)
         if found is None:
@@ -96,6 +112,8 @@ class NewtonCG:
             return
         state.theta, state.value, state.grad = found
         state.products = model.products
+        state.products_due = model.products + (state.products_due if state.metric is None else 0)
+        state.directions, state.changes = model.directions, model.changes
         after = max(float(state.grad @ metric.solve(state.grad)), 0.0)
         state.gap = model.gap(before, after)
         state.optimality = objective.optimality(state.theta, state.grad)
@@ -121,6 +139,8 @@ class Model(NamedTuple):
     left: float  # what further iterations should still gain
     residual: float  # squared norm of the model's gradient there, in the metric
     products: int
+    directions: np.ndarray | None  # the first ones searched, of energy 1, ...
+    changes: np.ndarray | None  # ... and their products
 
     def gap(self, before, after):
         """Step 3, from the squared norms of the gradient in the metric before and after the step.
@@ -133,12 +153,12 @@ class Model(NamedTuple):
         return min(by_last, 10 * by_first)
 
 
-def conjugate_gradients(product, solve, grad, share, goal):
-    """Step 1: minimise g·d + d·H·d/2."""
+def conjugate_gradients(product, solve, grad, share, goal, n_kept=0):
+    """Step 1: minimise g·d + d·H·d/2; keep the first directions."""
     d, r = np.zeros_like(grad), -grad
     z = solve(r)
     direction, rho = z.copy(), float(r @ z)
-    target, gains = share * share * rho, []
+    target, gains, kept = share * share * rho, [], []
     while rho > 0 and len(gains) < MAX_PRODUCTS:
         Hd = product(direction)
         curvature = float(direction @ Hd)
@@ -148,19 +168,24 @@ def conjugate_gradients(product, solve, grad, share, goal):
         d += step * direction
         r -= step * Hd
         gains.append(0.5 * step * rho)
+        if len(kept) < n_kept:
+            kept.append((direction / np.sqrt(curvature), Hd / np.sqrt(curvature)))
         z = solve(r)
         rho, before = float(r @ z), rho
         left = _energy_left(gains)
         if rho <= target and left <= 0.1 * sum(gains) or left <= goal:
             break
         direction = z + (rho / before) * direction
-    return Model(d, sum(gains), _energy_left(gains), max(rho, 0.0), len(gains))
+    directions, changes = map(np.array, zip(*kept, strict=True)) if kept else (None, None)
+    return Model(d, sum(gains), _energy_left(gains), max(rho, 0.0), len(gains), directions, changes)
 
 
 def _energy_left(gains):
     """What further iterations would gain, by the rate of the last few."""
     if len(gains) < 4:
         return gains[-1] if gains else 0.0
-    recent, before = sum(gains[-2:]), sum(gains[-4:-2])
-    rate = min(recent / before, 0.95)
+    recent = sum(gains[-2:])
+    # the slower of two rates: one large gain is followed by many small ones
+    rate = max(recent / sum(gains[-4:-2]), (recent / sum(gains[-3:-1])) ** 2)
+    rate = min(rate, 0.95)
     return recent * rate / (1 - rate)

@@ -141,7 +141,7 @@ class _Gram(_Problem):
     def solve(self, free, r, goal):
         H = self.model.H if free.size == self.w.size else self.model.H[free[:, None], free]
         _, step, singular = dposv(H, r, lower=1)
-        return step if not singular else CholeskyMetric(H[None]).solve(r)
+        return step if not singular else CholeskyMetric(H).solve(r)
 
     def move(self, free, step):
         self.G += step @ self.model.H[free]
