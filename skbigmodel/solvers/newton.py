@@ -52,7 +52,7 @@ class Newton:
     def __init__(self, objective, settings):
         self.objective, self.settings = objective, settings
         # formed on BLAS at some 10 to 20 times the speed of a pass per operation
-        self.hessian_cost = 1.0 + objective.n_outputs * objective.metric_size / 24
+        self.hessian_cost = 1.0 + objective.metric_size / 24
 
     @staticmethod
     def refusal(objective):
