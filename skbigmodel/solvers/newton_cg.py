@@ -32,7 +32,8 @@ FACTOR_RATE = 0.2  # square of the columns, per row and output, whose factors fo
 SAMPLE_ROWS = 4  # per parameter, at least, in a metric's sample
 CHEAP_METRIC = 3.0  # passes
 PRECONDITIONER_RIDGE = 1e-9  # keeps rounding in directions that the loss does not see from being magnified
-HEAVY_AFTER = 6  # products in a step after which the heavy columns of sparse data are worth a factorisation
+HEAVY_COST = 7.0  # passes, of a metric of the heavy columns of sparse data
+MIN_PRODUCTS = 7  # that a metric should save, whatever it costs
 KEPT = 24  # conjugate directions that serve the next step's preconditioner ...
 KEPT_SHARE = 32  # ... and hold together at most the entries of X divided by this
 
@@ -66,15 +67,15 @@ class NewtonCG:
 
     def __init__(self, objective, settings):
         self.objective, self.settings = objective, settings
-        # a factorised metric is formed on every k-th row; its cost, in passes over all of them
-        n_rows, size = objective.blocks.n_rows, objective.metric_size
-        self.sample_step = max(1, n_rows // max(SAMPLE_ROWS * size, 2000))
-        K = objective.n_outputs
-        self.metric_cost = size / (GRAM_RATE * self.sample_step * K) if size <= METRIC_LIMIT else np.inf
-        if K > 1:
-            self.metric_cost += size**2 / (FACTOR_RATE * n_rows * K)
+        n_rows, size, K = objective.blocks.n_rows, objective.metric_size, objective.n_outputs
+        self.sample_step = max(1, n_rows // max(SAMPLE_ROWS * size, 2000))  # a metric takes every k-th row
+        self.heavy = size > METRIC_LIMIT
+        if not self.heavy:
+            self.metric_cost = size / (GRAM_RATE * self.sample_step * K)
+            self.metric_cost += size**2 / (FACTOR_RATE * n_rows * K) if K > 1 else 0.0
+        else:
+            self.metric_cost = HEAVY_COST if objective.blocks.sparse and K == 1 else np.inf
         self.n_kept = min(KEPT, objective.blocks.n_entries // (KEPT_SHARE * objective.n_params))
-        self.heavy = size > METRIC_LIMIT and objective.blocks.sparse and objective.n_outputs == 1
 
     def init(self, theta):
         """Evaluate the start."""
@@ -82,14 +83,15 @@ class NewtonCG:
         return State(theta, value, grad, optimality=self.objective.optimality(theta, grad))
 
     def _preconditioner(self, state, curvatures):
-        """The kept metric; a new one where that is cheap or the last step was long; else the diagonal."""
-        if self.heavy:
-            if state.products > HEAVY_AFTER:
+        """The kept metric; a new one where products have come to cost more; else the diagonal."""
+        due = max(self.metric_cost, MIN_PRODUCTS) * (1 if state.metric is None else 2)
+        if state.products_due > due or self.metric_cost < CHEAP_METRIC:
+            if self.heavy:
                 state.metric = self.objective.heavy_metric(curvatures)
-        elif state.products_due > max(self.metric_cost, 10) or self.metric_cost < CHEAP_METRIC:
-            step = self.sample_step
-            sample = self.objective if step == 1 else self.objective.sample(step)
-            state.metric = sample.metric(state.theta, PRECONDITIONER_RIDGE)
+            else:
+                step = self.sample_step
+                sample = self.objective if step == 1 else self.objective.sample(step)
+                state.metric = sample.metric(state.theta, PRECONDITIONER_RIDGE)
         return state.metric or self.objective.diagonal_metric(curvatures)
 
     def advance(self, state):
