@@ -124,7 +124,6 @@ class CoordinateDescent:
         return cls if objective.n_outputs == 1 else SoftmaxCoordinateDescent
 
     # -- the iteration
-    # -------------------------------------------------------------------------------------------
 
     def init(self, theta):
         """Evaluate the start; where it is zero, one with a better intercept or the optimum of a sample."""
@@ -234,7 +233,6 @@ class CoordinateDescent:
         new.stalled = new.idle >= IDLE_LIMIT
 
     # -- steps 1 and 2
-    # -------------------------------------------------------------------------------------------
 
     def _select(self, state):
         """The working set."""
@@ -307,7 +305,6 @@ class CoordinateDescent:
         return np.log(goal / state.gap) / rate > self._model_cost(state.model) + 2
 
     # -- starts
-    # --------------------------------------------------------------------------------------------------
 
     def _null_optimum(self, theta):
         """The best intercept while all coefficients are zero."""

@@ -6,7 +6,7 @@ With a number as learning rate it is the textbook's loop, theta ← theta - lear
 1. The length of a step is that of Barzilai and Borwein: the inverse of the curvature that the last step met,
    of its two estimates the shorter where they differ much (which steers towards the directions that are
    still unsolved).
-2. It is halved until the objective falls below the largest of its last few values.
+2. It is shortened until the objective falls below the largest of its last few values.
 
 References
 ----------

@@ -1,4 +1,4 @@
-"""The step length along a direction: cut back until the objective falls by a share of what the slope promises.
+"""The step length along a direction: cut back until the objective falls by a share of what its slope says.
 
 References
 ----------
