@@ -160,7 +160,7 @@ else:
 
     @numba.njit(**OPTIONS)
     def power_of_two(k):
-        """2**k for an integer-valued float -1022 <= k <= 1023, without a branch: loops around it vectorise."""
+        """2**k for an integer-valued float -1022 <= k <= 1023, without a branch: loops with it vectorise."""
         return _as_float((np.int64(k) + 1023) << 52)
 
 

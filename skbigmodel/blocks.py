@@ -97,8 +97,7 @@ def run_tasks(function, n_tasks, n_threads):
 
 
 class _SingleThreadedBLAS:
-    """Context in which BLAS keeps to the calling thread: ours are the threads, and results do not depend on
-    it.
+    """Context in which BLAS keeps to the calling thread: ours are the threads, whose number changes nothing.
 
     The setting is one for the process, so fits that overlap in time share it: the first in sets it, the last
     out restores it.
@@ -112,9 +111,8 @@ class _SingleThreadedBLAS:
             self._depth += 1
             if self._depth > 1:
                 return
-            if (
-                self._libraries is None
-            ):  # their setters are called directly: a fit may take no longer than a search
+            # their setters are called directly: a fit may take no longer than a search
+            if self._libraries is None:
                 found = ThreadpoolController().lib_controllers
                 self._libraries = [library for library in found if library.user_api == "blas"]
             self._before = [library.num_threads for library in self._libraries]
@@ -177,9 +175,8 @@ class Blocks:
         self.memo = {} if memo is None else memo
         self.bounds = self._cut()
         self.blocks = self._blocks()
-        self.positions = {
-            int(start): k for k, start in enumerate(self.bounds[:-1])
-        }  # start of a block -> its number
+        # start of a block -> its number
+        self.positions = {int(start): k for k, start in enumerate(self.bounds[:-1])}
 
     def _targets(self, start, stop):
         return self.y[start:stop], ONE if self.s is None else self.s[start:stop]
@@ -214,7 +211,8 @@ class Blocks:
 
         def one(g):
             out, value = np.zeros(shape), 0.0
-            for block in self._merge(groups[g]) if merged else map(self.blocks.__getitem__, groups[g].tolist()):
+            numbers = groups[g].tolist()
+            for block in self._merge(numbers) if merged else map(self.blocks.__getitem__, numbers):
                 value += function(block, out)
             with lock:
                 ready[g] = value, out
@@ -229,7 +227,7 @@ class Blocks:
 
     def _merge(self, group):
         """Consecutive blocks, as they can be had at once."""
-        return map(self.blocks.__getitem__, group.tolist())
+        return map(self.blocks.__getitem__, group)
 
     def _run(self, function, n_tasks):
         """function(0) … function(n_tasks - 1), on threads where that pays."""

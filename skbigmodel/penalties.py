@@ -39,7 +39,7 @@ class ElasticNet(NamedTuple):
         return u / (1.0 + step * self.l2)
 
     def residual(self, w, grad):
-        """Smallest subgradient of each coefficient, with ``grad`` that of the smooth part: 0 at the optimum."""
+        """Smallest subgradient of each coefficient; ``grad`` is of the smooth part. 0 at the optimum."""
         if self.smooth:
             return np.abs(grad)
         at_zero = np.maximum(-(grad + self.l1), 0.0)

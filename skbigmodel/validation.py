@@ -26,7 +26,7 @@ def unchanged_on_error(estimator):
     before = {name: value for name, value in vars(estimator).items() if _is_fitted_attribute(name)}
     try:
         yield
-    except BaseException:
+    except BaseException:  # KeyboardInterrupt too: whoever presses Ctrl-C keeps the model of before
         for name in [name for name in vars(estimator) if _is_fitted_attribute(name) and name not in before]:
             delattr(estimator, name)
         vars(estimator).update(before)

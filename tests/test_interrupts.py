@@ -4,6 +4,10 @@ import json
 
 import pytest
 
+# The promise is half a second, and on an idle machine it is milliseconds; a continuous integration machine
+# with two busy cores needs some room.
+LIMIT = 1.0
+
 # a child process gets the signal in the midst of a fit, and notes when it was sent and when the fit ended
 CHILD = """
 import json, os, signal, threading, time, warnings
@@ -52,12 +56,12 @@ print(json.dumps(report))
 
 @pytest.mark.parametrize("model, target", [("GDLinearRegressor", "y"), ("GDLogisticClassifier", "y > 0")])
 def test_interrupt(run_python, model, target):
-    """Well within 2 seconds, one warning, a model that is better than the start;
+    """Soon, with one warning, a model that is better than the start;
     then the same process fits again.
     """
     report = json.loads(run_python(ENDLESS.replace("MODEL", model).replace("TARGET", target)).stdout)
     for solver, (latency, warned, usable) in report.items():
-        assert 0 <= latency < 2.0, solver
+        assert 0 <= latency < LIMIT, solver
         assert warned == [True] and usable, solver
 
 
@@ -92,13 +96,13 @@ print(json.dumps([latency, warned, model.coef_.tolist(), min(curve), model.n_ite
 def test_the_best_iterate_is_kept(run_python):
     """Also when the run had left it long before the signal came."""
     latency, warned, coef, lowest, consistent = json.loads(run_python(BEST).stdout)
-    assert 0 <= latency < 2.0 and warned == [True]
+    assert 0 <= latency < LIMIT and warned == [True]
     assert coef == [3.0] * 5 and lowest == 1.0 and consistent
 
 
 BLOCKWISE = CHILD + """
 class Slow:
-    # a file on a slow disk: a pass over all of it takes a minute
+    # a file on a slow disk: a pass over all of it takes long
     shape, dtype = (3_000_000, 5), np.dtype(np.float32)
 
     def __init__(self, pause):
@@ -112,7 +116,7 @@ target = np.resize(y[:1000], Slow.shape[0])
 make = lambda: GDLinearRegressor(loss="huber", solver="lbfgs", n_jobs=2, max_iter=1)
 warnings.simplefilter("ignore")
 make().fit(X.astype(np.float32), y)
-model, latency, _ = interrupted(lambda: make().fit(Slow(1.0), target), delay=1.5)
+model, latency, _ = interrupted(lambda: make().fit(Slow(0.5), target), delay=1.5)
 refit = make().fit(X, y)
 usable = model is None or bool(np.isfinite(model.coef_).all())
 print(json.dumps([latency, usable, bool(refit.score(X, y) > 0)]))
@@ -122,7 +126,7 @@ print(json.dumps([latency, usable, bool(refit.score(X, y) > 0)]))
 def test_interrupt_of_a_blockwise_pass(run_python):
     """In the first pass over data on a slow disk: no more blocks are read than those under way."""
     latency, usable, alive = json.loads(run_python(BLOCKWISE).stdout)
-    assert 0 <= latency < 2.0 + 1.0  # the other thread finishes the block it is reading
+    assert 0 <= latency < 0.5 + LIMIT  # the other thread finishes the block it is reading
     assert usable and alive
 
 

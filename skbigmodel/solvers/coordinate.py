@@ -34,7 +34,8 @@ from ..validation import as_float
 from . import quadratic
 from .coordinate_softmax import SIZE_LIMIT, SoftmaxCoordinateDescent
 from .driver import gap_tolerance
-from .newton import ARMIJO, MAX_HALVINGS, Newton, sample_step
+from .line_search import descend
+from .newton import Newton, sample_step
 
 FIRST_SIZE = 100, 200  # features in the first working set, at least and ...
 FIRST_SHARE = 20  # ... at most, if the data have this many times as many rows and columns
@@ -123,7 +124,6 @@ class CoordinateDescent:
         return cls if objective.n_outputs == 1 else SoftmaxCoordinateDescent
 
     # -- the iteration
-    # -------------------------------------------------------------------------------------------
 
     def init(self, theta):
         """Evaluate the start; where it is zero, one with a better intercept or the optimum of a sample."""
@@ -164,15 +164,12 @@ class CoordinateDescent:
         objective, p, w = self.objective, self.objective.n_features, state.theta
         l1 = objective.penalty.l1
         change = (np.abs(w[:p] + state.step[:p]) - np.abs(w[:p])).sum()
-        slope, t = float((state.grad * state.step).sum() + l1 * change), 1.0
-        noise = 1e-15 * abs(state.value)  # a decrease below rounding cannot be seen
-        for _ in range(MAX_HALVINGS):
-            theta = state.theta + t * state.step
-            value, grad = self._evaluate(theta, state.model.features)
-            if value <= state.value + ARMIJO * t * slope + noise:
-                return theta, value, grad()
-            t *= 0.5 if np.isfinite(value) else 0.1
-        return None
+        slope = float((state.grad * state.step).sum() + l1 * change)
+        found = descend(lambda at: self._evaluate(at, state.model.features), state, state.step, slope)
+        if found is None:
+            return None
+        theta, value, gradient = found
+        return theta, value, gradient()
 
     def _evaluate(self, theta, features):
         """(value, function that returns the gradient); the value takes the working set's columns alone."""
@@ -236,7 +233,6 @@ class CoordinateDescent:
         new.stalled = new.idle >= IDLE_LIMIT
 
     # -- steps 1 and 2
-    # -------------------------------------------------------------------------------------------
 
     def _select(self, state):
         """The working set."""
@@ -309,7 +305,6 @@ class CoordinateDescent:
         return np.log(goal / state.gap) / rate > self._model_cost(state.model) + 2
 
     # -- starts
-    # --------------------------------------------------------------------------------------------------
 
     def _null_optimum(self, theta):
         """The best intercept while all coefficients are zero."""

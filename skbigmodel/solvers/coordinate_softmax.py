@@ -20,7 +20,7 @@ import scipy.linalg as la
 from . import quadratic
 from .coordinates import column_moments
 from .driver import gap_tolerance
-from .newton import ARMIJO, MAX_HALVINGS
+from .line_search import descend
 
 DAMPING = 1e-8  # relative
 SIZE_LIMIT = 1500  # coefficients of the model
@@ -72,14 +72,7 @@ class SoftmaxCoordinateDescent:
         n, l1 = self.objective.n_coefs, self.objective.penalty.l1
         w, step = state.theta[:n], state.step
         slope = float(state.grad @ step) + l1 * float((np.abs(w + step[:n]) - np.abs(w)).sum())
-        noise, t = 1e-15 * abs(state.value), 1.0
-        for _ in range(MAX_HALVINGS):
-            theta = state.theta + t * step
-            value, grad = self.objective.value_grad(theta)
-            if value <= state.value + ARMIJO * t * slope + noise:
-                return theta, value, grad
-            t *= 0.5
-        return None
+        return descend(self.objective.value_grad, state, step, slope)
 
     def _plan(self, state):
         """Steps 1 and 2."""

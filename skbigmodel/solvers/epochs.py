@@ -17,7 +17,8 @@ import numpy as np
 from ..blocks import run_tasks
 from ..passes_network import Noise, Plan, Walk, run_steps, shard_gradient, shard_step, weight_of
 
-PRODUCTS_PER_CALL = 4_000_000_000  # of rows and parameters, then Ctrl-C is heard
+PRODUCTS_PER_CALL = 2_000_000_000  # of rows and parameters, then Ctrl-C is heard
+PER_ROW, PER_STEP = 1_000, 60_000  # what a row and a step cost besides, in such products
 SMALLEST_RATE = 1e-6  # at which "adaptive" gives up
 
 
@@ -159,7 +160,8 @@ class Epochs:
         if self.n_shards > 1:
             return self._run_in_shards(rows, targets, order, walk, rates)
         net, room = self.objective.net, self.rooms[0]
-        total, n = 0.0, max(1, PRODUCTS_PER_CALL // (self.batch * walk.theta.size))
+        step = self.batch * (walk.theta.size + PER_ROW) + PER_STEP
+        total, n = 0.0, max(1, PRODUCTS_PER_CALL // step)
         for k in range(0, rates.size, n):
             part = order[k * self.batch : (k + n) * self.batch]
             total += run_steps(net, rows, targets, part, walk, self.plan, room, rates[k : k + n])

@@ -6,7 +6,7 @@ With a number as learning rate it is the textbook's loop, theta ← theta - lear
 1. The length of a step is that of Barzilai and Borwein: the inverse of the curvature that the last step met,
    of its two estimates the shorter where they differ much (which steers towards the directions that are
    still unsolved).
-2. It is halved until the objective falls below the largest of its last few values.
+2. It is shortened until the objective falls below the largest of its last few values.
 
 References
 ----------
@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from .certificate import Certificate, Iterate, change_of_value
-from .newton import ARMIJO, MAX_HALVINGS
+from .line_search import backtrack
 
 LOOK_BACK = 5  # values among which the largest is to be undercut
 SHORT = 0.5  # ratio of the two estimates below which the shorter one is taken
@@ -78,18 +78,18 @@ class GradientDescent:
         g = at.pull(state.grad)
         squared = float(g @ g)
         state.values = [*state.values[1 - LOOK_BACK :], state.value]
-        room, t = max(state.values) - state.value, state.step
-        for _ in range(MAX_HALVINGS):
+
+        def trial(t):
             theta = state.theta - t * at.leave(g)
             value, grad = self.objective.value_grad(theta)
             rise = change_of_value(self.objective, state, theta, value, grad)
-            if rise <= room - ARMIJO * t * squared:
-                break
-            curved = rise + t * squared
-            t *= min(0.5, max(0.1, 0.5 * t * squared / curved)) if np.isfinite(curved) else 0.1
-        else:
+            return rise, (theta, value, grad)
+
+        found = backtrack(trial, -squared, max(state.values) - state.value, state.step)
+        if found is None:
             state.stalled = True
             return
+        t, (theta, value, grad) = found
         self._learn(state, -t * g, at.pull(grad) - g)
         state.theta, state.value, state.grad = theta, value, grad
         pulled = at.pull(grad)

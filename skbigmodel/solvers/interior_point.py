@@ -102,7 +102,7 @@ class InteriorPoint:
         """Why the optimum is out of reach, or ``None``."""
         return None if hasattr(objective.loss, "slopes") else "it takes piecewise linear losses only"
 
-    # -- the first point -----------------------------------------------------------------------------------
+    # -- the first point
 
     def init(self, theta):
         """A point with equal complementarity, at ``theta`` or at the least-squares fit if that is better."""
@@ -153,7 +153,7 @@ class InteriorPoint:
             hi = l1 + WALL * self.steepest / pieces.m if penalty.positive else l1
             passes.centre(pieces, -l1, hi, mu)
 
-    # -- the iteration -------------------------------------------------------------------------------------
+    # -- the iteration
 
     def advance(self, state):
         """One predictor-corrector step."""
@@ -224,7 +224,7 @@ class InteriorPoint:
             np.maximum(w, 0.0, out=w)
         return point
 
-    # -- what is known of a point --------------------------------------------------------------------------
+    # -- what is known of a point
 
     def _look(self, state):
         """Set theta and e; return Σ m·d·x - l2·w, coefficients' pieces included, and the pieces' gap."""

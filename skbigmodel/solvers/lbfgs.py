@@ -16,7 +16,8 @@ import numpy as np
 
 from .certificate import Certificate, Iterate, change_of_value
 from .gradient_descent import smooth_refusal
-from .newton import ARMIJO, MAX_HALVINGS, MEMORY, two_loop
+from .line_search import ARMIJO, MAX_TRIALS
+from .newton import MEMORY, two_loop
 
 WOLFE = 0.9  # share of the slope that a step must take away
 
@@ -84,7 +85,7 @@ class LBFGS:
         move = at.leave(direction)
         slope = float(g @ direction)
         t, low, high, best = 1.0, 0.0, np.inf, None
-        for _ in range(MAX_HALVINGS):
+        for _ in range(MAX_TRIALS):
             theta = state.theta + t * move
             value, grad = self.objective.value_grad(theta)
             new_slope = float(grad @ move)

@@ -80,7 +80,6 @@ class LeastSquares:
         state.optimality, state.gap = self.objective.optimality(state.theta, grad), 0.0
 
     # -- steps 1 and 2
-    # -------------------------------------------------------------------------------------------
 
     def _moments(self):
         """Σ s·v·vᵀ with v = (x - shift, 1, y - y_shift), and the shifts."""
@@ -171,7 +170,7 @@ class LeastSquares:
         return self._singular_solver(A, keep)
 
     def _singular_solver(self, A, scale):
-        """As ``_solver``, for columns that depend on one another exactly, as one-hot groups do: minimum norm."""
+        """As ``_solver``, for columns that depend on one another as one-hot groups do: minimum norm."""
         eigenvalues, V = la.eigh(A, check_finite=False)
         null = eigenvalues < len(A) * 1e-14 * eigenvalues[-1]
         if eigenvalues[~null][0] < SINGULAR * eigenvalues[-1] or self.l2 > 0:
@@ -222,7 +221,6 @@ class LeastSquares:
         return theta, value, grad
 
     # -- step 3
-    # --------------------------------------------------------------------------------------------------
 
     def _orthogonal(self):
         """Minimum-norm solution from the R factor of the centred, weighted rows (x, y)."""
@@ -262,7 +260,6 @@ class LeastSquares:
         return sums[:-1], sums[-1]
 
     # -- step 4
-    # --------------------------------------------------------------------------------------------------
 
     def _by_rows(self):
         """w = Xcᵀ·a with (Xc·Xcᵀ + l2·Σs)·a = yc, for the centred rows times the roots of their weights."""
@@ -302,9 +299,8 @@ def _add_moments(y_shift, block, H):
 def ridge(A, b, strength):
     """argmin ‖A·x - b‖² + strength·‖x‖² by the singular value decomposition: exact for any strength > 0."""
     U, sigma, Vt = la.svd(A, full_matrices=False, check_finite=False)
-    sigma[sigma <= max(A.shape) * np.finfo(np.float64).eps * sigma.max(initial=0.0)] = (
-        0.0  # not to magnify rounding
-    )
+    # not to magnify rounding
+    sigma[sigma <= max(A.shape) * np.finfo(np.float64).eps * sigma.max(initial=0.0)] = 0.0
     return Vt.T @ (sigma / (sigma * sigma + strength) * (U.T @ b))
 
 

@@ -132,7 +132,7 @@ class MiniBatch:
         self._keep_anchor(state, anchor)
         self.certificate.judge(state)
 
-    # -- an epoch -----------------------------------------------------------------------------------------
+    # -- an epoch
 
     def plan(self, at, schedule, weight=None):
         objective, blocks, penalty = self.objective, self.blocks, self.objective.penalty

@@ -18,10 +18,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from .driver import gap_tolerance
+from .line_search import descend
 
 MEMORY = 10
-ARMIJO = 1e-4
-MAX_HALVINGS = 40
 SAMPLE_ROWS = 20  # per parameter, at least, in the first step's sample ...
 SAMPLE_SHARE = 8  # ... which is at most this fraction of the rows
 MIN_SAMPLE = 2000
@@ -108,10 +107,12 @@ class Newton:
 
     def advance(self, state):
         """One iteration."""
-        theta, value, grad = self._search(state)
-        if value is None:
+        slope = float(state.grad @ state.direction)
+        found = descend(self.objective.value_grad, state, state.direction, slope)
+        if found is None:
             state.stalled = not restart(self, state)
             return
+        theta, value, grad = found
         step, change, before = theta - state.theta, grad - state.grad, state.gap
         if step @ change > 1e-12 * abs(grad @ step) + 1e-300:
             state.steps = np.vstack([state.steps[1 - MEMORY :], step])
@@ -122,19 +123,6 @@ class Newton:
             state.metric = self.objective.metric(theta)
             state.steps = state.changes = np.empty((0, theta.size))
             self._aim(state)
-
-    def _search(self, state):
-        """The first step along the direction that lowers the value enough; (None, …) if there is none."""
-        slope, t = float(state.grad @ state.direction), 1.0
-        noise = 1e-15 * abs(state.value)  # a decrease below rounding cannot be seen
-        for _ in range(MAX_HALVINGS):
-            theta = state.theta + t * state.direction
-            value, grad = self.objective.value_grad(theta)
-            if value <= state.value + ARMIJO * t * slope + noise:
-                return theta, value, grad
-            curved = value - state.value - t * slope
-            t *= min(0.5, max(0.1, -0.5 * t * slope / curved)) if np.isfinite(curved) else 0.1
-        return None, None, None
 
     def _worth_a_hessian(self, state, before):
         """Step 3: whether the passes to go at the present rate outnumber those with a new Hessian."""

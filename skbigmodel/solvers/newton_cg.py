@@ -3,7 +3,7 @@
 1. Minimise the quadratic model at the iterate by preconditioned conjugate gradients: to a share of the
    gradient that shrinks as the optimum nears, or to the gap that is asked for. The directions of the last
    step, along which the Hessian is known, improve the preconditioner (Morales and Nocedal).
-2. Take the step, halved until the objective falls.
+2. Take the step, shortened until the objective falls.
 3. Estimate the gap left: the energy that the conjugate gradients had still to gain, scaled by how much larger
    the new gradient is than the model's.
 
@@ -23,7 +23,8 @@ import numpy as np
 
 from ..metrics import RecycledMetric
 from .driver import gap_tolerance
-from .newton import ARMIJO, MAX_HALVINGS, Newton, restart
+from .line_search import descend
+from .newton import Newton, restart
 
 MAX_PRODUCTS = 500  # Hessian products per step
 METRIC_LIMIT = 1500  # parameters per output up to which a metric may be factorised
@@ -108,7 +109,7 @@ class NewtonCG:
         model = conjugate_gradients(
             lambda v: objective.hessian_dot(curvatures, v), metric.solve, state.grad, share, goal, self.n_kept
         )
-        found = self._search(state, model.direction)
+        found = descend(objective.value_grad, state, model.direction, float(state.grad @ model.direction))
         if found is None:
             state.stalled = not restart(self, state)
             return
@@ -119,18 +120,6 @@ class NewtonCG:
         after = max(float(state.grad @ metric.solve(state.grad)), 0.0)
         state.gap = model.gap(before, after)
         state.optimality = objective.optimality(state.theta, state.grad)
-
-    def _search(self, state, direction):
-        """Step 2: the new iterate with value and gradient, or ``None``."""
-        slope, t = float(state.grad @ direction), 1.0
-        noise = 1e-15 * abs(state.value)
-        for _ in range(MAX_HALVINGS):
-            theta = state.theta + t * direction
-            value, grad = self.objective.value_grad(theta)
-            if value <= state.value + ARMIJO * t * slope + noise:
-                return theta, value, grad
-            t *= 0.5 if np.isfinite(value) else 0.1
-        return None
 
 
 class Model(NamedTuple):
