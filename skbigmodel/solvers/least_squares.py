@@ -318,5 +318,5 @@ def minimum_norm(A, b):
     if kept.sum() == A.shape[1]:
         return x
     # the row space in the user's coordinates is spanned by the rows of A: project on it
-    basis = la.orth((Vt[kept] / scale).T)
+    basis = la.qr((Vt[kept] / scale).T, mode="economic", check_finite=False)[0]
     return basis @ (basis.T @ x)
