@@ -14,7 +14,7 @@ from skbigmodel.losses import Huber, SquaredError
 from skbigmodel.objective import LinearObjective
 from skbigmodel.penalties import ElasticNet
 from skbigmodel.solvers.driver import Control, Settings, minimize
-from skbigmodel.solvers.least_squares import LeastSquares, minimum_norm, ridge
+from skbigmodel.solvers.least_squares import LeastSquares, interpolation, minimum_norm, ridge
 from skbigmodel.validation import NotFinite
 
 LAYOUTS = {"dense": np.asarray, "csr": sparse.csr_array, "fortran": np.asfortranarray}
@@ -220,6 +220,17 @@ def test_wide(p, layout, fit_intercept):
     assert result.curve[0] <= 1e-20
 
 
+@either_intercept
+def test_wide_with_repeated_rows(fit_intercept):
+    """Rows that depend on one another cannot be met: least squares, with the smallest coefficients."""
+    X, y, _ = data(20, 210)
+    X[5] = X[3]
+    w, b, _ = solve(X, y, None, 0.0, fit_intercept)
+    expected = reference(X, y, None, fit_intercept)
+    assert_allclose(w, expected[0], atol=1e-10)
+    assert_allclose(b, expected[1], atol=1e-9)
+
+
 def test_zero_weights_are_rows_left_out():
     """Also where that leaves fewer rows than columns."""
     X, y, _ = data(20, 8)
@@ -282,5 +293,7 @@ def test_dense_helpers(strength):
     rng = np.random.default_rng(0)
     A, b = rng.normal(size=(12, 5)), rng.normal(size=12)
     assert_allclose(A.T @ (A @ ridge(A, b, strength) - b) + strength * ridge(A, b, strength), 0, atol=1e-12)
+    assert_allclose(interpolation(A.T, b[:5], 5), linalg.lstsq(A.T, b[:5])[0], atol=1e-12)
     A[:, 4] = A[:, 0] - A[:, 1]
+    assert interpolation(A.T, b[:5], 5) is None
     assert_allclose(minimum_norm(A, b), linalg.lstsq(A, b, cond=1e-12)[0], atol=1e-12)

@@ -21,7 +21,7 @@ from functools import partial
 
 import numpy as np
 import scipy.linalg as la
-from scipy.linalg.lapack import dpocon, dpotrf, dpotrs
+from scipy.linalg.lapack import dgeqrf, dgeqrf_lwork, dormqr, dpocon, dpotrf, dpotrs, dtrcon, dtrtrs
 
 from .. import passes_linear as passes
 from ..objective import CHUNK_BYTES, folded
@@ -226,7 +226,7 @@ class LeastSquares:
         """Minimum-norm solution from the R factor of the centred, weighted rows (x, y)."""
         blocks, p = self.blocks, self.blocks.n_features
         centre, y_centre = self._means() if self.objective.fit_intercept else (np.zeros(p), 0.0)
-        R = np.zeros((0, p + 1))
+        parts, n_held = [], 0  # rows with the same moments as those seen so far
         for block in blocks.blocks:
             X = block.rows.X if not blocks.sparse else blocks.X[block.start : block.stop].toarray()
             size = max(p + 1, CHUNK_BYTES * 8 // (8 * (p + 1)))
@@ -234,16 +234,22 @@ class LeastSquares:
                 rows = slice(start, min(start + size, len(X)))
                 B = np.column_stack([X[rows] - centre, block.y[rows] - y_centre])
                 B *= np.sqrt(block.s[rows] if len(block.s) > 1 else block.s)[:, None]
-                R = np.vstack([R, B])
-                R = (
-                    la.qr(R, mode="r", overwrite_a=True, check_finite=False)[0][: p + 1]
-                    if len(R) > p + 1
-                    else R
-                )
+                parts.append(B)
+                n_held += len(B)
+                if n_held > p + 1:
+                    R = np.concatenate(parts)
+                    parts = [la.qr(R, mode="r", overwrite_a=True, check_finite=False)[0][: p + 1]]
+                    n_held = len(parts[0])
+        R = np.concatenate(parts)
         if not np.abs(R).max(initial=0.0) < LARGE:
             raise NotFinite
         A, b = R[:, :p], R[:, p]
-        w = ridge(A, b, self.l2 * blocks.weight) if self.l2 > 0 else minimum_norm(A, b)
+        if self.l2 > 0:
+            w = ridge(A, b, self.l2 * blocks.weight)
+        else:
+            # where a plane meets every row, the mean makes one of them the sum of the others
+            w = interpolation(A, b, len(A) - self.objective.fit_intercept) if blocks.n_rows <= p else None
+            w = minimum_norm(A, b) if w is None else w
         theta = self._with_intercept(w, y_centre - centre @ w)
         return (theta, *self.objective.value_grad(theta))
 
@@ -302,6 +308,18 @@ def ridge(A, b, strength):
     # not to magnify rounding
     sigma[sigma <= max(A.shape) * np.finfo(np.float64).eps * sigma.max(initial=0.0)] = 0.0
     return Vt.T @ (sigma / (sigma * sigma + strength) * (U.T @ b))
+
+
+def interpolation(A, b, n):
+    """The shortest x with A·x = b, from the first ``n`` rows; ``None`` unless they are safely independent."""
+    factor, reflectors, _, info = dgeqrf(A[:n].T, lwork=int(dgeqrf_lwork(A.shape[1], n)[0]))
+    R = factor[:n]
+    lengths = np.sqrt((np.triu(R) ** 2).sum(axis=0))
+    if info != 0 or n == 0 or not lengths.min() > 0 or dtrcon(R / lengths)[0] < SAFE**2:
+        return None
+    x = np.zeros((A.shape[1], 1), order="F")
+    x[:n, 0] = dtrtrs(R, b[:n], trans=1)[0]
+    return dormqr("L", "N", factor, reflectors, x, lwork=64 * n, overwrite_c=True)[0][:, 0]
 
 
 def minimum_norm(A, b):
