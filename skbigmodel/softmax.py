@@ -99,9 +99,10 @@ class SoftmaxObjective(Objective):
         """The Hessian with those probabilities times a flat parameter vector."""
         self.n_passes += 1
         V, b = self.unpack(v)
-        offsets, dtype = self.blocks.positions, self.blocks.X.dtype
+        offsets = self.blocks.positions
 
         def block_sum(block, out):
+            dtype = block.rows.values().dtype
             P = curvatures[offsets[block.start]]
             for start, chunk, D in self.predictions(block, V, b, dtype):
                 passes.curvature_times(P[start : start + len(D)], D, block.s, start)
