@@ -291,14 +291,17 @@ class LeastSquares:
 
 
 def _add_moments(y_shift, block, H):
-    """The moments of columns that need no shift, from the rows as they lie: BLAS has its own tiles."""
-    X, y = block.rows.X, block.y - y_shift
-    p = X.shape[1]
-    H[:p, :p] += X.T @ X
-    H[p:, :p] += np.stack([np.ones(len(y)), y]).astype(X.dtype) @ X
-    H[p, p] += len(y)
-    H[p + 1, p] += y.sum()
-    H[p + 1, p + 1] += y @ y
+    """The moments of columns that need no shift, from the rows as they lie."""
+    p = block.rows.X.shape[1]
+    size = max(8 * p, CHUNK_BYTES // (block.rows.X.itemsize * p))  # read once for all: they stay in the cache
+    for start in range(0, len(block.y), size):
+        X, y = block.rows.X[start : start + size], block.y[start : start + size] - y_shift
+        H[:p, :p] += X.T @ X
+        H[p, :p] += np.ones(len(y), X.dtype) @ X
+        H[p + 1, :p] += y.astype(X.dtype, copy=False) @ X
+        H[p, p] += len(y)
+        H[p + 1, p] += y.sum()
+        H[p + 1, p + 1] += y @ y
     return 0.0
 
 
