@@ -221,6 +221,16 @@ def test_wide(p, layout, fit_intercept):
 
 
 @either_intercept
+@pytest.mark.parametrize("n", [1, 2])
+def test_very_wide(n, fit_intercept):
+    """A row or two: with an intercept, one row alone asks for no coefficients."""
+    X, y, _ = data(n, 210)
+    w, b, _ = solve(X, y, None, 0.0, fit_intercept)
+    assert_allclose(X @ w + b, y, atol=1e-12)
+    assert_allclose(w, reference(X, y, None, fit_intercept)[0], atol=1e-12)
+
+
+@either_intercept
 def test_wide_with_repeated_rows(fit_intercept):
     """Rows that depend on one another cannot be met: least squares, with the smallest coefficients."""
     X, y, _ = data(20, 210)

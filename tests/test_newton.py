@@ -153,6 +153,18 @@ def test_tall_data_start_at_the_optimum_of_a_sample(cls):
 
 
 @every_solver
+def test_a_sample_of_rows_that_do_not_count(cls):
+    """Weights of zero at every row that a sample would take: the metric comes of the rows that count."""
+    objective = make(Logistic(), n=40_000)
+    X, y, s = objective.blocks.X, objective.blocks.y, np.ones(40_000)
+    s[::5] = 0.0  # samples take every 5th, 10th, 20th row
+    result = run(cls, LinearObjective(ArrayBlocks(X, y, s), Logistic(), objective.penalty, True))
+    counts = s > 0
+    kept = LinearObjective(ArrayBlocks(X[counts], y[counts]), Logistic(), objective.penalty, True)
+    assert_allclose(result.theta, run(cls, kept).theta, rtol=1e-7)
+
+
+@every_solver
 def test_from_the_optimum_nothing_moves(cls):
     """A start at the minimum is seen to be one."""
     objective = make(Logistic())

@@ -9,6 +9,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from skbigmodel import GDLinearRegressor, GDLogisticClassifier, GDMLPClassifier
 from skbigmodel import blocks
 
+from test_blocks import Foreign
+
 MODELS = {
     "least squares": (GDLinearRegressor(), "target"),
     "huber": (GDLinearRegressor(loss="huber", alpha=0.01), "target"),
@@ -23,17 +25,6 @@ MODELS = {
     "multinomial, l1": (GDLogisticClassifier(C=0.1, l1_ratio=1.0), "classes"),
     "network": (GDMLPClassifier((5,), max_iter=3, random_state=0), "classes"),
 }
-
-
-class Foreign:
-    """What an array in a file offers: a shape, a dtype and slices of rows."""
-
-    def __init__(self, X):
-        self.X, self.shape, self.dtype = X, X.shape, X.dtype
-
-    def __getitem__(self, rows):
-        assert isinstance(rows, slice)
-        return self.X[rows]
 
 
 @pytest.fixture(scope="module")

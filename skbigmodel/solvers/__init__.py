@@ -40,7 +40,7 @@ def choose(objective):
     blocks, K = objective.blocks, objective.n_outputs
     if K > 1 and blocks.n_rows * K > max(KEPT_PROBABILITIES, blocks.n_entries // 4):
         return "lbfgs"  # keeps nothing per row and class
-    # a multinomial Hessian is too large to factorise: conjugate gradients make up for what its metric leaves out
+    # a multinomial Hessian is too large to factorise: conjugate gradients supply what its metric leaves out
     return "newton" if K == 1 and objective.metric_size <= NEWTON_LIMIT else "newton-cg"
 
 

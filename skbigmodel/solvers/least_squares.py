@@ -5,7 +5,8 @@
 2. Where the scaled Gram matrix is far from singular, its Cholesky factor solves the problem. What squaring
    the condition number cost is won back by refinement: a pass for the true gradient, and another solve.
 3. Where it is close to singular, or there are fewer rows than columns, the R of a QR factorisation gathered
-   block by block goes to LAPACK's lstsq, which finds the solution of minimum norm.
+   block by block stands for the rows. Fewer rows than columns, if they are independent, are interpolated by
+   one more QR; otherwise a singular value decomposition finds the solution of minimum norm.
 4. With more columns than rows and a ridge penalty, or sparse rows, the system of the rows is solved in place
    of that of the columns.
 
@@ -315,10 +316,12 @@ def ridge(A, b, strength):
 
 def interpolation(A, b, n):
     """The shortest x with A·x = b, from the first ``n`` rows; ``None`` unless they are safely independent."""
+    if n == 0:  # a single row is its own mean
+        return None
     factor, reflectors, _, info = dgeqrf(A[:n].T, lwork=int(dgeqrf_lwork(A.shape[1], n)[0]))
     R = factor[:n]
     lengths = np.sqrt((np.triu(R) ** 2).sum(axis=0))
-    if info != 0 or n == 0 or not lengths.min() > 0 or dtrcon(R / lengths)[0] < SAFE**2:
+    if info != 0 or not lengths.min() > 0 or dtrcon(R / lengths)[0] < SAFE**2:
         return None
     x = np.zeros((A.shape[1], 1), order="F")
     x[:n, 0] = dtrtrs(R, b[:n], trans=1)[0]

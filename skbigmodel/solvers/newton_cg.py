@@ -92,6 +92,8 @@ class NewtonCG:
             else:
                 step = self.sample_step
                 sample = self.objective if step == 1 else self.objective.sample(step)
+                if not sample.blocks.weight > 0.0:  # every k-th row may be one that does not count
+                    sample = self.objective
                 state.metric = sample.metric(state.theta, PRECONDITIONER_RIDGE)
         return state.metric or self.objective.diagonal_metric(curvatures)
 
