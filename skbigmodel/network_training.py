@@ -164,21 +164,28 @@ class NetworkTraining(NetworkData):
         if not kept or kept["state"]["theta"].dtype != theta.dtype:
             return solver.begin(theta, rng, rows)
         state = solver.State(**{**kept["state"], "rng": rng})
-        if new_rows or rows.size != state.rows.size or not np.array_equal(np.sort(state.rows), np.sort(rows)):
+        kept_rows = () if state.rows is None else state.rows
+        if new_rows or rows.size != len(kept_rows) or not np.array_equal(np.sort(kept_rows), np.sort(rows)):
             state.rows, state.shuffled = rows, False
         if solver.recipe.mode == "constant":
             state.rate = solver.recipe.rate
         return state
 
     def _keep_state(self, result, solver, n_rows, places):
-        """Plain arrays, so that a pickled model does not need the solvers to be loaded."""
+        """Plain arrays, so that a pickled model does not need the solvers to be loaded.
+
+        The order of the rows and those held out are of use to a warm fit only, and as many as the data.
+        """
         self.solver_ = solver
         self._resume = None
         if solver != "lbfgs":
+            state = vars(result.state).copy()
+            if not self.warm_start:
+                state["rows"] = places = None
             self._resume = {
                 "solver": solver,
                 "start": result.theta,
-                "state": vars(result.state).copy(),
+                "state": state,
                 "n_rows": n_rows,
                 "places": places,
             }

@@ -3,13 +3,22 @@
 Each class has ``step(theta, grad, moments, t, rate)``, which moves ``theta`` in place: ``moments`` of shape
 (n_moments, n_params) is its memory, zero at the start; ``t`` = 1, 2, … counts the steps; ``rate`` is the
 learning rate of this step. :class:`Schedule` gives that rate.
+
+Moments of units that no longer learn would fade into subnormal numbers, with which many processors are slow:
+what is below :func:`negligible` counts as 0.
 """
 
 from typing import NamedTuple
 
 import numpy as np
 
-from ._jit import method
+from ._jit import jit, method
+
+
+@jit
+def negligible(itemsize):
+    """Below this a number of so many bytes may count as 0; its square is not subnormal yet."""
+    return 1e-16 if itemsize == 4 else 1e-140
 
 
 @method
@@ -50,8 +59,10 @@ class Sgd(NamedTuple):
     def step(self, theta, grad, moments, t, rate):
         v, number = moments[0], theta.dtype.type  # arithmetic in the width of theta
         momentum, rate = number(self.momentum), number(rate)
+        small, zero = number(negligible(theta.itemsize) ** 2), number(0.0)
         for j in range(theta.size):
-            v[j] = momentum * v[j] - rate * grad[j]
+            moved = momentum * v[j] - rate * grad[j]
+            v[j] = zero if abs(moved) < small else moved
             theta[j] += momentum * v[j] - rate * grad[j] if self.nesterov else v[j]
 
 
@@ -96,10 +107,12 @@ class Adam(NamedTuple):
         corrected = number(rate * np.sqrt(1.0 - self.beta_2**t) / (1.0 - self.beta_1**t))
         keep_m, keep_v, epsilon = number(self.beta_1), number(self.beta_2), number(self.epsilon)
         add_m, add_v = number(1.0 - self.beta_1), number(1.0 - self.beta_2)
-        decay = number(rate * self.weight_decay)
+        decay, small, zero = number(rate * self.weight_decay), number(negligible(theta.itemsize)), number(0.0)
         for j in range(theta.size):
-            m[j] = keep_m * m[j] + add_m * grad[j]
-            v[j] = keep_v * v[j] + add_v * grad[j] * grad[j]
+            g = zero if abs(grad[j]) < small else grad[j]
+            mean, square = keep_m * m[j] + add_m * g, keep_v * v[j] + add_v * (g * g)
+            m[j] = zero if abs(mean) < small * small else mean
+            v[j] = zero if square < small * small else square
             theta[j] -= corrected * m[j] / (np.sqrt(v[j]) + epsilon) + decay * theta[j]
 
 

@@ -16,6 +16,8 @@ from .optimizers import step
 from .passes_stochastic import mix
 from .rows import product, times, transposed_times
 
+LEAST = -69.0  # exponent of probabilities that count: e**-69 is 1e-30, no subnormal number in float32
+
 
 class Network(NamedTuple):
     """What the layers are, and where they lie in the flat vector of parameters."""
@@ -133,7 +135,8 @@ def softmax_loss(Z, b, targets, order, scale, D):
         for j in range(K):
             top = max(top, Z[i, j])
         for j in range(K):
-            D[i, j] = exp(Z[i, j] - top)
+            z = Z[i, j] - top
+            D[i, j] = exp(LEAST if z < LEAST else z)  # NaN stays NaN
         for j in range(K):  # apart from the loop that stores: see passes_linear
             mass += D[i, j]
             mean += even * (top - Z[i, j])
@@ -153,7 +156,7 @@ def logistic_loss(Z, b, targets, order, scale, D):
         for j in range(Z.shape[1]):
             z = Z[i, j] + b[j]
             y = (1.0 - targets.smoothing) * targets.Y[order[i], j] + 0.5 * targets.smoothing
-            e = exp(-abs(z))
+            e = exp(LEAST if -abs(z) < LEAST else -abs(z))
             D[i, j] = weight * ((1.0 if z >= 0.0 else e) / (1.0 + e) - y)
             Z[i, j] = weight * (log1p_unit(e) + z * ((1.0 if z > 0.0 else 0.0) - y))
         for j in range(Z.shape[1]):

@@ -1,4 +1,4 @@
-"""Field reports MLP, and those of NUM, LAB, WGT, INC, PAR and PER that concern networks."""
+"""Field reports MLP, and those of NUM, LAB, WGT, INC, PAR, MEM and PER that concern networks."""
 
 import copy
 import json
@@ -462,6 +462,19 @@ def test_ux_01_interrupt(run_python):
     """UX-01: Ctrl-C ends a fit soon, with one warning and a model."""
     for late, text, usable in json.loads(run_python(INTERRUPTED).stdout):
         assert late < 2.0 and len(text) == 1 and "interrupted" in text[0] and usable
+
+
+# -- MEM
+
+
+def test_mem_10_pickles_hold_parameters_only():
+    """MEM-10: they are as large for a hundred times the rows, after a fit and in a stream."""
+    many, labels, sizes = np.tile(X, (100, 1)), np.tile(Y3, 100), []
+    for data in ((X, Y3), (many, labels)):
+        models = [fit(make(**params), *data) for params in ({}, {"early_stopping": True}, {"solver": "lbfgs"})]
+        models.append(make().partial_fit(*data, classes=[0, 1, 2]))
+        sizes.append([len(pickle.dumps(model)) for model in models])
+    assert np.abs(np.diff(sizes, axis=0)).max() < 500, sizes
 
 
 # -- PER

@@ -182,6 +182,23 @@ def test_dropout():
         assert_allclose(grad[k], (up - down) / (2 * h), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("optimizer", [optimizers.Adam(), optimizers.Sgd(0.9, True)], ids=["adam", "sgd"])
+def test_nothing_fades_into_subnormal_numbers(optimizer):
+    """With float32 and units whose gradient fades to 0: they are slow, and mean nothing."""
+    theta, moments = np.ones(60, np.float32), np.zeros((optimizer.n_moments, 60), np.float32)
+    sizes = (10.0 ** -np.arange(60)).astype(np.float32)
+    for t in range(1, 3001):
+        optimizer.step(theta, sizes if t < 3 else 0 * sizes, moments, t, 1e-3)
+    parts = np.abs(np.append(theta, moments))
+    assert (parts[parts < np.finfo(np.float32).tiny] == 0).all()
+    for objective, theta in map(problem, (True, False)):
+        net, room = objective.net, objective.room(60, np.float32)
+        rows = as_rows(objective.blocks.X.astype(np.float32))
+        theta = np.append(theta[:-3], [0, 80, -120]).astype(np.float32)
+        shard_gradient(net, rows, objective.targets(), np.arange(60), theta, room, Noise(0.0, 0), 1.0)
+        assert (np.abs(room.D[room.D != 0]) >= np.finfo(np.float32).tiny).all()
+
+
 def training(n_threads, dropout=0.0, n=700):
     """Parameters after two epochs of a network that is large enough for its batches to be cut."""
     rng = np.random.default_rng(0)
