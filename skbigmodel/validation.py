@@ -148,7 +148,7 @@ def check_weights(sample_weight, X, name="sample_weight"):
 def as_labels(y):
     """Class labels as a 1-d array, whatever holds them; nullable pandas types become what they hold."""
     dtype = getattr(y, "dtype", None)
-    if type(y) is np.ndarray and y.ndim == 1 and dtype != object:
+    if type(y) is np.ndarray and y.ndim == 1 and dtype.kind != "O":
         return y
     if dtype is not None and not isinstance(dtype, np.dtype) and hasattr(y, "isna"):
         if y.isna().any():

@@ -20,8 +20,8 @@ from skbigmodel.blocks import (
     iter_slices,
     make_blocks,
     resolve_threads,
+    single_threaded_blas,
 )
-from skbigmodel.blocks import single_threaded_blas
 from skbigmodel.rows import CSR, Dense
 
 

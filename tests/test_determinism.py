@@ -6,17 +6,22 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from sklearn.base import clone
+from test_rows_and_passes import N, block
 
-from skbigmodel import GDLinearRegressor, GDLogisticClassifier, passes_coordinate, passes_linear
-from skbigmodel import passes_piecewise, passes_softmax
+from skbigmodel import (
+    GDLinearRegressor,
+    GDLogisticClassifier,
+    passes_coordinate,
+    passes_linear,
+    passes_piecewise,
+    passes_softmax,
+)
 from skbigmodel._jit import frozen
 from skbigmodel.losses import Logistic, SquaredError
 from skbigmodel.optimizers import Adam, Schedule, Sgd
 from skbigmodel.passes_stochastic import Anchor, Classes, OneOutput, Plan, Walk, epoch
 from skbigmodel.penalties import ElasticNet
 from skbigmodel.rows import as_rows
-
-from test_rows_and_passes import N, block
 
 RNG, L1 = np.random.default_rng(1), ElasticNet(0.5, 0.0)
 

@@ -12,12 +12,11 @@ from scipy.special import log_softmax
 from sklearn import linear_model as twins
 from sklearn.base import clone
 from sklearn.utils.estimator_checks import parametrize_with_checks
+from test_losses import evaluate
 
 from skbigmodel import GDLinearRegressor, GDLogisticClassifier
 from skbigmodel.losses import REGRESSION_LOSSES, EpsilonInsensitive, Huber, Quantile
 from skbigmodel.solvers.newton import Newton
-
-from test_losses import evaluate
 
 EXACT = {"tol": 1e-12, "max_iter": 100_000}
 NEWTON = {"solver": "newton-cholesky", "tol": 1e-12, "max_iter": 1000}

@@ -15,8 +15,10 @@ from skbigmodel.passes_network import Noise, Plan, Walk, run_steps, shard_gradie
 from skbigmodel.rows import as_rows
 from skbigmodel.solvers.epochs import Epochs, Recipe
 
+TANH = Tanh()
 
-def problem(softmax=True, n=60, p=7, hidden=(5, 4), activation=Tanh(), weighted=True, alpha=0.3, **kwargs):
+
+def problem(softmax=True, n=60, p=7, hidden=(5, 4), activation=TANH, weighted=True, alpha=0.3, **kwargs):
     """An objective and a point."""
     rng = np.random.default_rng(0)
     X, K = rng.standard_normal((n, p)), 3

@@ -24,15 +24,15 @@ from skbigmodel.optimizers import Adam
 X, Y = make_classification(200, 8, n_informative=6, n_classes=3, random_state=0)
 
 
-def fit(max_iter=10, X=X, y=Y, expect=ConvergenceWarning, fit_params={}, **params):
+def fit(max_iter=10, X=X, y=Y, expect=ConvergenceWarning, fit_params=None, **params):
     """A network trained for some epochs, which are too few."""
     model = GDMLPClassifier(
         **{"random_state": 0, "max_iter": max_iter, "hidden_layer_sizes": (16,), **params}
     )
     if expect is None:
-        return model.fit(X, y, **fit_params)
+        return model.fit(X, y, **(fit_params or {}))
     with pytest.warns(expect):
-        return model.fit(X, y, **fit_params)
+        return model.fit(X, y, **(fit_params or {}))
 
 
 def parameters(model):

@@ -9,6 +9,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
 from scipy.special import expit
+from test_losses import SMOOTH, evaluate, named
 
 from skbigmodel.blocks import ArrayBlocks
 from skbigmodel.losses import AbsoluteError, Gamma, Huber, Logistic, Poisson, SquaredError
@@ -19,8 +20,6 @@ from skbigmodel.softmax import SoftmaxObjective
 from skbigmodel.solvers.driver import Control, Settings, gap_tolerance, minimize
 from skbigmodel.solvers.newton import Newton, two_loop
 from skbigmodel.solvers.newton_cg import NewtonCG, conjugate_gradients
-
-from test_losses import SMOOTH, evaluate, named
 
 SOLVERS = [Newton, NewtonCG]
 every_solver = pytest.mark.parametrize("cls", SOLVERS, ids=lambda cls: cls.name)

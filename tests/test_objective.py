@@ -7,6 +7,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
 from scipy.special import log_softmax
+from test_losses import evaluate, named
 
 from skbigmodel.blocks import ArrayBlocks
 from skbigmodel.losses import AbsoluteError, Huber, Logistic, Poisson, SquaredError
@@ -15,8 +16,6 @@ from skbigmodel.objective import LinearObjective, weighted_gram
 from skbigmodel.penalties import ElasticNet
 from skbigmodel.softmax import SoftmaxObjective
 from skbigmodel.validation import NotFinite
-
-from test_losses import evaluate, named
 
 P, K = 5, 3
 LAYOUTS = {"dense": np.asarray, "dense32": lambda X: X.astype(np.float32), "csr": sparse.csr_array}

@@ -5,13 +5,12 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
 from scipy.special import log_softmax, softmax
+from test_losses import ALL_LOSSES, evaluate, named
 
 from skbigmodel import passes_linear, passes_softmax, rows
 from skbigmodel._jit import frozen, jit
 from skbigmodel.losses import Huber, Logistic, Poisson, SquaredError
 from skbigmodel.rows import CSR, Dense, as_rows
-
-from test_losses import ALL_LOSSES, evaluate, named
 
 N, P, K = 301, 7, 3  # more rows than a run has, and no multiple of four
 

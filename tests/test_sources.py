@@ -5,11 +5,9 @@ import warnings
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
-
-from skbigmodel import GDLinearRegressor, GDLogisticClassifier, GDMLPClassifier
-from skbigmodel import blocks
-
 from test_blocks import Foreign
+
+from skbigmodel import GDLinearRegressor, GDLogisticClassifier, GDMLPClassifier, blocks
 
 MODELS = {
     "least squares": (GDLinearRegressor(), "target"),

@@ -90,12 +90,15 @@ class Rounding(NamedTuple):
     value: float = 0.0
 
 
+EXACT = Rounding()
+
+
 def rounding_at(state):
     """Rounding errors of sums as large as at the start; infinite for a direct solver, which has none."""
     return Rounding(1e-13 * state.optimality, 1e-15 * abs(state.value))
 
 
-def is_converged(state, tol, rounding=Rounding()):
+def is_converged(state, tol, rounding=EXACT):
     """The twin's test on the gradient, and the scale-free one."""
     gap = max(gap_tolerance(tol) * abs(state.value), rounding.value)
     return state.optimality <= max(tol, rounding.optimality) and state.gap <= gap
