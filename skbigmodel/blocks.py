@@ -1,7 +1,7 @@
 """Where rows come from: data as a fixed list of blocks, and sums over them on threads.
 
-The cut into blocks depends on the shape of the data alone, and partial sums are added in the order of the
-blocks, so that a result is the same, bit for bit, for any number of threads.
+The cut into blocks depends on the shape of the data alone, and partial sums are added along a tree that
+depends on their number alone, so that a result is the same, bit for bit, for any number of threads.
 """
 
 import itertools
@@ -96,6 +96,52 @@ def run_tasks(function, n_tasks, n_threads):
             future.result()
 
 
+class Tree:
+    """Combines numbered parts along a fixed binary tree.
+
+    So the result is the same, bit for bit, in whatever order the parts come and wherever pairs are combined.
+
+    Parameters
+    ----------
+    n_parts : int
+    combine : callable
+        ``combine(left, right)``; it may overwrite ``left``.
+
+    Attributes
+    ----------
+    nodes : dict
+        (level, number) -> what waits there for its sibling; in the end the root alone.
+    """
+
+    def __init__(self, n_parts, combine):
+        self.n_parts, self.combine, self.nodes, self._lock = n_parts, combine, {}, threading.Lock()
+
+    def add(self, part, number, level=0):
+        """Put the part into its place, and combine what is complete."""
+        while last := (self.n_parts - 1) >> level:  # else there is but one node on this level
+            sibling = number ^ 1
+            if sibling <= last:
+                with self._lock:
+                    other = self.nodes.pop((level, sibling), None)
+                    if other is None:
+                        self.nodes[level, number] = part
+                        return
+                part = self.combine(part, other) if number < sibling else self.combine(other, part)
+            level, number = level + 1, number >> 1
+        self.nodes[level, number] = part
+
+    @property
+    def root(self):
+        """All parts combined."""
+        (part,) = self.nodes.values()
+        return part
+
+
+def add_sums(left, right):
+    """Add two results of a pass: a number and an array each."""
+    return left[0] + right[0], np.add(left[1], right[1], out=left[1])
+
+
 class _SingleThreadedBLAS:
     """Context in which BLAS keeps to the calling thread: ours are the threads, whose number changes nothing.
 
@@ -156,6 +202,8 @@ class Blocks:
     blocks : sequence of :class:`Block`
     weight : float
         Sum of the weights.
+    dtype : dtype
+        Of the rows' entries.
     memo : dict
         For what solvers derive from the rows and weights alone; shared by sources that differ only in the
         targets.
@@ -169,14 +217,12 @@ class Blocks:
             n_threads,
         )
         self.n_rows, self.n_features = X.shape
-        self.sparse = issparse(X)
+        self.sparse, self.dtype = issparse(X), as_float(X.dtype)
         self.n_entries = X.nnz if self.sparse else self.n_rows * self.n_features
         self.weight = float(self.n_rows if s is None else self.s.sum())
         self.memo = {} if memo is None else memo
         self.bounds = self._cut()
         self.blocks = self._blocks()
-        # start of a block -> its number
-        self.positions = {int(start): k for k, start in enumerate(self.bounds[:-1])}
 
     def _targets(self, start, stop):
         return self.y[start:stop], ONE if self.s is None else self.s[start:stop]
@@ -185,45 +231,70 @@ class Blocks:
         """The same rows and weights with other targets."""
         return type(self)(self.X, y, self.s, self.n_threads, self.memo)
 
-    def map(self, function):
-        """[function(block) for each block], on threads where that pays; the order is that of the blocks."""
+    # ``function`` below is a module's function, or a method of a NamedTuple, with all it needs bound to it:
+    # where the blocks lie on other machines, it travels.
+
+    def map(self, function, *kept):
+        """[function(block, *parts) for each block], on threads where that pays, in the order of the blocks.
+
+        ``kept`` are results of :meth:`keep`, of which each block gets its part.
+        """
         results = [None] * len(self.blocks)
 
         def one(k):
-            results[k] = function(self.blocks[k])
+            results[k] = function(self.blocks[k], *(parts[k] for parts in kept))
 
         self._run(one, len(results))
         return results
 
-    def total(self, function, shape, merged=False):
-        """Sum over the blocks of what ``function(block, out)`` returns, and of what it adds to ``out``.
+    def keep(self, function, *kept):
+        """As :meth:`map`, for what later calls get back block by block and nobody else looks at."""
+        return self.map(function, *kept)
 
-        Consecutive blocks share an ``out`` where that is large; the parts are added in their order, each as
-        soon as all before it are there, so that few of them exist at a time.
+    def reduce(self, function, combine):
+        """What ``function(block)`` returns for each block, combined pairwise along a fixed tree."""
+        tree = Tree(len(self.blocks), combine)
+        self._run(lambda k: tree.add(function(self.blocks[k]), k), len(self.blocks))
+        return tree.root
+
+    def total(self, function, shape, *kept, merged=False):
+        """Sum over the blocks of what ``function(block, *parts, out)`` returns and of what it adds to ``out``.
+
+        ``kept`` is as in :meth:`map`. Consecutive blocks share an ``out`` where that is large; the sums are
+        added pairwise, as soon as both are there.
         """
         if len(self.blocks) == 1:
             out = np.zeros(shape)
-            return function(self.blocks[0], out), out
+            return function(self.blocks[0], *(parts[0] for parts in kept), out), out
         size = max(1, int(np.prod(shape)))
         n_groups = min(len(self.blocks), max(MIN_GROUPS, self.n_entries // (4 * size)))
         groups = np.array_split(np.arange(len(self.blocks)), n_groups)
-        lock, ready, done = threading.Lock(), {}, [0, 0.0, None]  # parts added, their value, their sum
+        tree = Tree(n_groups, add_sums)
 
         def one(g):
             out, value = np.zeros(shape), 0.0
             numbers = groups[g].tolist()
-            for block in self._merge(numbers) if merged else map(self.blocks.__getitem__, numbers):
-                value += function(block, out)
-            with lock:
-                ready[g] = value, out
-                while done[0] in ready:
-                    more, part = ready.pop(done[0])
-                    done[1] += more
-                    done[2] = part if done[2] is None else np.add(done[2], part, out=done[2])
-                    done[0] += 1
+            if merged:
+                value = sum(function(block, out) for block in self._merge(numbers))
+            else:
+                for k in numbers:
+                    value += function(self.blocks[k], *(parts[k] for parts in kept), out)
+            tree.add((value, out), g)
 
         self._run(one, n_groups)
-        return done[1], done[2]
+        return tree.root
+
+    def head(self):
+        """The first rows, at most a hundred, of a source that is not sparse."""
+        return self.blocks[0].rows.X[:100]
+
+    def mean_target(self):
+        """The mean of y, whatever the weights."""
+        return float(self.y.mean())
+
+    def smallest_weight(self):
+        """The smallest weight above 0."""
+        return 1.0 if self.s is None else float(self.s[self.s > 0].min())
 
     def _merge(self, group):
         """Consecutive blocks, as they can be had at once."""

@@ -332,8 +332,7 @@ def _recedes(objective, theta):
 
     solver = NewtonCG(objective, Settings(tol=1e-8))
     state = solver.init(theta)
-    s, weight = objective.blocks.s, objective.blocks.weight
-    if state.value * weight < np.log(2) * (1.0 if s is None else s[s > 0].min()):
+    if state.value * objective.blocks.weight < np.log(2) * objective.blocks.smallest_weight():
         # so small a loss that every row is on its side: larger coefficients make it smaller still
         return True
     solver.advance(state)

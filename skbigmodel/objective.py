@@ -6,6 +6,9 @@ and its multinomial sibling. ``value_grad`` is all that a first-order method nee
 second-order ones a factorised (approximate) Hessian.
 """
 
+from functools import partial
+from typing import NamedTuple
+
 import numpy as np
 
 from . import passes_linear as passes
@@ -61,21 +64,16 @@ class LinearObjective(Objective):
         return self.n_params
 
     def _sum(self, theta):
-        loss, fit_intercept = self.loss, self.fit_intercept
+        return self.blocks.total(partial(_loss_and_grad, self.at(theta)), self.n_params)
 
-        def block_sum(block, grad):
-            return passes.loss_and_grad(block.rows, block.y, block.s, loss, theta, fit_intercept, grad)
-
-        return self.blocks.total(block_sum, self.n_params)
+    def at(self, theta):
+        """The model as passes over the blocks take it."""
+        return LinearModel(self.loss, theta, self.fit_intercept)
 
     def hessian(self, theta):
         """Hessian of the smooth part."""
-        loss, fit_intercept = self.loss, self.fit_intercept
-
-        def weights(block, start, stop, d):
-            passes.curvature_weights(block.rows, block.y, block.s, loss, theta, fit_intercept, start, stop, d)
-
-        H = weighted_gram(self.blocks, weights, np.zeros(self.n_features), fit_intercept)
+        weights = self.at(theta).curvature_weights
+        H = weighted_gram(self.blocks, weights, np.zeros(self.n_features), self.fit_intercept)
         H /= self.blocks.weight
         H[np.diag_indices(self.n_features)] += self.penalty.l2
         return H
@@ -85,50 +83,28 @@ class LinearObjective(Objective):
         return CholeskyMetric(self.hessian(theta), ridge)
 
     def curvatures(self, theta):
-        """Weight times second derivative of the loss for each row, a list with an array per block."""
-        loss, fit_intercept = self.loss, self.fit_intercept
-
-        def of_block(block):
-            d = np.empty(len(block.y))
-            passes.curvature_weights(block.rows, block.y, block.s, loss, theta, fit_intercept, 0, len(d), d)
-            return d
-
-        return self.blocks.map(of_block)
+        """Weight times second derivative of the loss for each row, kept by the blocks."""
+        return self.blocks.keep(partial(_curvatures, self.at(theta)))
 
     def hessian_dot(self, curvatures, v):
         """The Hessian with those curvatures times a flat parameter vector."""
         self.n_passes += 1
-        offsets, fit_intercept = self.blocks.positions, self.fit_intercept
-
-        def block_sum(block, out):
-            passes.hessian_product(block.rows, curvatures[offsets[block.start]], v, fit_intercept, out)
-            return 0.0
-
-        product = self.blocks.total(block_sum, self.n_params)[1]
+        product = self.blocks.total(
+            partial(_hessian_product, v, self.fit_intercept), self.n_params, curvatures
+        )[1]
         product /= self.blocks.weight
         product[: self.n_coefs] += self.penalty.gradient(v[: self.n_coefs])
         return product
 
     def diagonal_metric(self, curvatures):
         """The diagonal of the Hessian in centred coordinates, as a metric."""
-        offsets, p = self.blocks.positions, self.n_features
-
-        def block_sum(block, out):
-            return passes.hessian_diagonal(block.rows, curvatures[offsets[block.start]], out[0], out[1])
-
-        total, (diagonal, cross) = self.blocks.total(block_sum, (2, p))
+        total, (diagonal, cross) = self.blocks.total(_hessian_diagonal, (2, self.n_features), curvatures)
         parts = (part / self.blocks.weight for part in (diagonal[:, None], cross[:, None], np.array([total])))
         return DiagonalMetric(*parts, self.penalty.l2, self.fit_intercept)
 
     def largest_change(self, step):
         """Largest change of a raw prediction that a step in theta makes."""
-
-        def of_block(block):
-            z = np.empty(len(block.y))
-            passes.decision(block.rows, step, self.fit_intercept, z)
-            return np.abs(z).max()
-
-        return max(self.blocks.map(of_block))
+        return max(self.blocks.map(partial(_largest_prediction, step, self.fit_intercept)))
 
     def heavy_metric(self, curvatures):
         """The Hessian among the columns that weigh most in it, factorised, and its diagonal elsewhere.
@@ -139,13 +115,9 @@ class LinearObjective(Objective):
         heavy = np.sort(np.argpartition(-diagonal, HEAVY_COLUMNS)[:HEAVY_COLUMNS])
         position = np.full(self.n_features, -1)
         position[heavy] = np.arange(HEAVY_COLUMNS)
-        offsets, size = self.blocks.positions, HEAVY_COLUMNS + 1
-
-        def block_sum(block, H):
-            passes.add_heavy_gram(block.rows, curvatures[offsets[block.start]], position, H)
-            return 0.0
-
-        H = folded(self.blocks.total(block_sum, (size, size))[1]) / self.blocks.weight
+        shape = HEAVY_COLUMNS + 1, HEAVY_COLUMNS + 1
+        H = folded(self.blocks.total(partial(_heavy_gram, position), shape, curvatures)[1])
+        H /= self.blocks.weight
         H[np.diag_indices(HEAVY_COLUMNS)] += self.penalty.l2
         if self.fit_intercept:
             return HeavyMetric(H, np.append(heavy, self.n_features), np.append(diagonal, 1.0))
@@ -156,38 +128,86 @@ class LinearObjective(Objective):
         return LinearObjective(self.blocks.sample(step), self.loss, self.penalty, self.fit_intercept)
 
 
+# -- passes over a block, given what varies first
+
+
+class LinearModel(NamedTuple):
+    """A loss and where its raw predictions come from."""
+
+    loss: object
+    theta: np.ndarray
+    fit_intercept: bool
+
+    def curvature_weights(self, block, start, stop, d):
+        """d[:stop - start] = weight times second derivative of the loss, for those rows of the block."""
+        passes.curvature_weights(block.rows, block.y, block.s, *self, start, stop, d)
+
+
+def _loss_and_grad(model, block, grad):
+    return passes.loss_and_grad(block.rows, block.y, block.s, *model, grad)
+
+
+def _curvatures(model, block):
+    d = np.empty(len(block.y))
+    model.curvature_weights(block, 0, len(d), d)
+    return d
+
+
+def _hessian_product(v, fit_intercept, block, d, out):
+    passes.hessian_product(block.rows, d, v, fit_intercept, out)
+    return 0.0
+
+
+def _hessian_diagonal(block, d, out):
+    return passes.hessian_diagonal(block.rows, d, out[0], out[1])
+
+
+def _largest_prediction(theta, fit_intercept, block):
+    z = np.empty(len(block.y))
+    passes.decision(block.rows, theta, fit_intercept, z)
+    return np.abs(z).max()
+
+
+def _heavy_gram(position, block, d, H):
+    passes.add_heavy_gram(block.rows, d, position, H)
+    return 0.0
+
+
 def folded(H):
     """The symmetric matrix whose entries were summed in one triangle or the other, by their order in a row."""
     return H + H.T - np.diag(H.diagonal())
 
 
-def weighted_gram(blocks, weights, shift, extra_column, dtype=None):
-    """Σ d·(x - shift)(x - shift)ᵀ with d from ``weights(block, start, stop, d)``.
+def weighted_gram(blocks, weights, shift, extra_column, *kept, dtype=None):
+    """Σ d·(x - shift)(x - shift)ᵀ with d from ``weights(block, *parts, start, stop, d)``.
 
     ``extra_column`` appends a column of ones to x. Dense rows go through BLAS (a symmetric product), sparse
     ones are scattered; ``shift`` must be zero for those. ``dtype`` is that of the products; by default that
     of dense rows.
     """
     size = blocks.n_features + bool(extra_column)
-
-    def dense(block, H):
-        X = block.rows.X
-        chunk = min(max(2 * size, CHUNK_BYTES // (X.itemsize * size)), len(X))
-        B, d = np.empty((chunk, size), dtype or X.dtype), np.empty(chunk)
-        for start in range(0, len(X), chunk):
-            stop = min(start + chunk, len(X))
-            weights(block, start, stop, d)
-            passes.scale_rows(block.rows, start, stop, d, shift, B)
-            part = B[: stop - start]
-            H += part.T @ part
-        return 0.0
-
-    def sparse(block, H):
-        d = np.empty(len(block.y))
-        weights(block, 0, len(d), d)
-        passes.add_sparse_gram(block.rows, d, shift, H)
-        return 0.0
-
     if blocks.sparse:
-        return folded(blocks.total(sparse, (size, size))[1])
-    return blocks.total(dense, (size, size))[1]
+        return folded(blocks.total(partial(_sparse_gram, weights, shift), (size, size), *kept)[1])
+    return blocks.total(partial(_dense_gram, weights, shift, dtype), (size, size), *kept)[1]
+
+
+def _dense_gram(weights, shift, dtype, block, *parts):
+    *parts, H = parts
+    X, size = block.rows.X, len(H)
+    chunk = min(max(2 * size, CHUNK_BYTES // (X.itemsize * size)), len(X))
+    B, d = np.empty((chunk, size), dtype or X.dtype), np.empty(chunk)
+    for start in range(0, len(X), chunk):
+        stop = min(start + chunk, len(X))
+        weights(block, *parts, start, stop, d)
+        passes.scale_rows(block.rows, start, stop, d, shift, B)
+        part = B[: stop - start]
+        H += part.T @ part
+    return 0.0
+
+
+def _sparse_gram(weights, shift, block, *parts):
+    *parts, H = parts
+    d = np.empty(len(block.y))
+    weights(block, *parts, 0, len(d), d)
+    passes.add_sparse_gram(block.rows, d, shift, H)
+    return 0.0

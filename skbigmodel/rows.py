@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
+from scipy.sparse import csr_matrix
 
 from ._jit import called, frozen, method
 
@@ -190,6 +191,14 @@ class CSR(NamedTuple):
                 value, column = out.dtype.type(self.data[k]), self.indices[k]
                 for j in range(out.shape[1]):
                     out[column, j] += value * D[i, j]
+
+
+def as_csr(rows, n_features):
+    """SciPy's matrix of sparse rows, sharing their memory where they are all of it."""
+    indices = rows.indices[rows.indptr[0] : rows.indptr[-1]]
+    indptr = (rows.indptr - rows.indptr[0]).view(np.int64)
+    indices = indices.view(f"i{indices.itemsize}")
+    return csr_matrix((rows.values(), indices, indptr), shape=(rows.n_rows(), n_features))
 
 
 def as_rows(X):

@@ -3,6 +3,7 @@ BLAS held to one thread.
 """
 
 import os
+import re
 import threading
 
 import numpy as np
@@ -16,6 +17,7 @@ from skbigmodel import blocks as module
 from skbigmodel.blocks import (
     ArrayBlocks,
     SlicedBlocks,
+    Tree,
     block_bounds,
     iter_slices,
     make_blocks,
@@ -83,7 +85,6 @@ def test_blocks_are_views(convert):
     X = convert(X)
     source = ArrayBlocks(X, y, s)
     assert len(source.blocks) > 2 and source.weight == s.sum() and source.n_entries == 1_600_000
-    assert source.positions == {block.start: k for k, block in enumerate(source.blocks)}
     for block in source.blocks:
         stored = block.rows.X if isinstance(block.rows, Dense) else block.rows.data
         assert np.shares_memory(stored, X if isinstance(X, np.ndarray) else X.data)
@@ -340,3 +341,52 @@ def test_blas_keeps_to_one_thread():
     with pytest.raises(KeyError), single_threaded_blas:
         raise KeyError
     assert blas_threads() == before
+
+
+def test_tree_does_not_depend_on_the_order_of_arrival():
+    """The same pairs are combined, in the same roles, whatever comes first; partial trees fit together."""
+    for n in (1, 2, 3, 6, 7, 13):
+        expected = None
+        for seed in range(5):
+            order = np.random.default_rng(seed).permutation(n).tolist()
+            tree, local = Tree(n, "({},{})".format), Tree(n, "({},{})".format)
+            for k in order[: n // 2]:  # elsewhere, then put in
+                local.add(str(k), k)
+            for k in order[n // 2 :]:
+                tree.add(str(k), k)
+            for (level, number), part in local.nodes.items():
+                tree.add(part, number, level)
+            expected = expected or tree.root
+            assert tree.root == expected
+            assert re.findall(r"\d+", tree.root) == list(map(str, range(n)))
+    assert expected.startswith("((((0,1),(2,3)),")
+
+
+@pytest.mark.parametrize("n_threads", [1, 2])
+def test_kept_parts_come_back_to_their_blocks(n_threads):
+    """``keep`` has one part per block, which ``map`` and ``total`` hand over with the block."""
+    X, y, s = data(200_000)
+    source = ArrayBlocks(X, y, s, n_threads)
+    kept = source.keep(lambda block: block.s * block.y)
+    again = source.keep(lambda block, part: part + 1.0, kept)
+
+    def fits(block, part, more):
+        return len(part) == len(block.y) and (more == part + 1.0).all()
+
+    assert all(source.map(fits, kept, again))
+
+    def weighted(block, part, out):
+        out += part @ block.rows.X
+        return part.sum()
+
+    value, total = source.total(weighted, X.shape[1], kept)
+    assert_allclose(value, s @ y, rtol=1e-12)
+    assert_allclose(total, (s * y) @ X, rtol=1e-12)
+
+
+def test_reduce_combines_all_blocks():
+    """As a sum, whose parts have a place in a tree."""
+    X, y, s = data(200_000)
+    for n_threads in (1, 2):
+        total = ArrayBlocks(X, y, s, n_threads).reduce(lambda block: block.y.sum(), lambda a, b: a + b)
+        assert_allclose(total, y.sum(), rtol=1e-12)

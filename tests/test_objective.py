@@ -301,6 +301,6 @@ def test_weighted_gram(layout, extra):
     def weights(block, start, stop, d):
         d[: stop - start] = block.y[start:stop]
 
-    H = weighted_gram(ArrayBlocks(LAYOUTS[layout](X), y), weights, shift, extra, np.float64)
+    H = weighted_gram(ArrayBlocks(LAYOUTS[layout](X), y), weights, shift, extra, dtype=np.float64)
     A = np.column_stack([X - shift, np.ones(len(X))])[:, : P + extra]
     assert_allclose(np.tril(H), np.tril(A.T @ (y[:, None] * A)), rtol=1e-10)

@@ -13,10 +13,12 @@ classes, this one does not.
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import scipy.linalg as la
 
+from ..rows import as_csr
 from . import quadratic
 from .coordinates import column_moments
 from .driver import gap_tolerance
@@ -106,28 +108,10 @@ class SoftmaxCoordinateDescent:
         """
         objective, K = self.objective, self.objective.n_outputs
         P, blocks, size = objective.curvatures(theta), self.objective.blocks, (features.size + 1) * K
-        offsets, shift = blocks.positions, np.zeros(features.size)
+        shift = np.zeros(features.size)
         if objective.fit_intercept and not blocks.sparse:
             shift[:] = column_moments(blocks)[0][features]
-
-        def block_sum(block, H):
-            p, X = (
-                P[offsets[block.start]],
-                block.rows.X if not blocks.sparse else blocks.X[block.start : block.stop],
-            )
-            step = max(32, CHUNK_BYTES // (8 * size))
-            for start in range(0, len(p), step):
-                rows = slice(start, start + step)
-                part = X[rows][:, features]
-                add_curvature(
-                    part.toarray() if blocks.sparse else part - shift,
-                    p[rows],
-                    block.s[rows] if len(block.s) > 1 else block.s,
-                    H,
-                )
-            return 0.0
-
-        H = blocks.total(block_sum, (size, size))[1] / blocks.weight
+        H = blocks.total(partial(_curvature_sum, features, shift), (size, size), P)[1] / blocks.weight
         H, border, corner = H[:-K, :-K], H[:-K, -K:], H[-K:, -K:]
         if not objective.fit_intercept:
             border, corner = np.zeros((len(H), 0)), np.zeros((0, 0))
@@ -139,6 +123,19 @@ class SoftmaxCoordinateDescent:
         constant = H.diagonal() <= 1e-14 * max(H.diagonal().max(initial=0.0), 1e-300)
         H[constant], H[:, constant] = 0.0, 0.0
         return H, border, inverse, shift
+
+
+def _curvature_sum(features, shift, block, P, H):
+    X = getattr(block.rows, "X", None)
+    dense = X is not None
+    X = X if dense else as_csr(block.rows, features.max(initial=0) + 1)
+    step = max(32, CHUNK_BYTES // (8 * len(H)))
+    for start in range(0, len(P), step):
+        rows = slice(start, start + step)
+        part = X[rows][:, features]
+        s = block.s[rows] if len(block.s) > 1 else block.s
+        add_curvature(part - shift if dense else part.toarray(), P[rows], s, H)
+    return 0.0
 
 
 def add_curvature(X, P, s, H):

@@ -20,17 +20,17 @@ PROBE = 1e-3  # length of the step over which a curvature is measured
 def column_moments(blocks):
     """Weighted mean and variance of each column, in one pass that is kept with the blocks."""
     if "moments" not in blocks.memo:
-
-        def block_sum(block, sums):
-            s = np.ones(len(block.y)) if len(block.s) == 1 else block.s
-            return hessian_diagonal(block.rows, s, sums[0], sums[1])
-
         with np.errstate(over="ignore"):
-            square, mean = blocks.total(block_sum, (2, blocks.n_features))[1] / blocks.weight
+            square, mean = blocks.total(_squares_and_sums, (2, blocks.n_features))[1] / blocks.weight
             variance = square - mean**2
         variance[variance <= RELATIVE_SPREAD * square] = 0.0
         blocks.memo["moments"] = mean, variance
     return blocks.memo["moments"]
+
+
+def _squares_and_sums(block, sums):
+    s = np.ones(len(block.y)) if len(block.s) == 1 else block.s
+    return hessian_diagonal(block.rows, s, sums[0], sums[1])
 
 
 def mean_curvature(objective):

@@ -26,6 +26,7 @@ from scipy.linalg.lapack import dgeqrf, dgeqrf_lwork, dormqr, dpocon, dpotrf, dp
 
 from .. import passes_linear as passes
 from ..objective import CHUNK_BYTES, folded
+from ..rows import as_csr
 from ..validation import NotFinite
 
 SAFE = 1e-3  # reciprocal condition of the Gram matrix above which Cholesky needs no refinement
@@ -85,32 +86,15 @@ class LeastSquares:
     def _moments(self):
         """Σ s·v·vᵀ with v = (x - shift, 1, y - y_shift), and the shifts."""
         blocks, p = self.blocks, self.blocks.n_features
-        shift, y_shift = np.zeros(p), float(blocks.y.mean())
+        shift, y_shift, shape = np.zeros(p), blocks.mean_target(), (p + 2, p + 2)
         if blocks.sparse:
-
-            def block_sum(block, H):
-                passes.sparse_moments(block.rows, block.y, block.s, y_shift, H)
-                return 0.0
-
-            H = blocks.total(block_sum, (p + 2, p + 2))[1]
-            return folded(H), shift, y_shift
-        first = blocks.blocks[0].rows.X[:100].astype(np.float64)
+            return folded(blocks.total(partial(_sparse_moments, y_shift), shape)[1]), shift, y_shift
+        first = blocks.head().astype(np.float64)
         if blocks.s is None and (np.abs(first.mean(axis=0)) <= FAR * first.std(axis=0)).all():
             add = partial(_add_moments, y_shift)
-            return blocks.total(add, (p + 2, p + 2), merged=True)[1], shift, y_shift
+            return blocks.total(add, shape, merged=True)[1], shift, y_shift
         shift[:] = first.mean(axis=0)
-
-        def block_sum(block, H):
-            X = block.rows.X
-            size = min(max(2 * p, CHUNK_BYTES // (X.itemsize * (p + 2))), len(X))
-            B = np.empty((size, p + 2), X.dtype)
-            for start in range(0, len(X), size):
-                part = B[: min(size, len(X) - start)]
-                passes.moment_rows(block.rows, block.y, block.s, start, start + len(part), shift, y_shift, B)
-                H += part.T @ part
-            return 0.0
-
-        return blocks.total(block_sum, (p + 2, p + 2))[1], shift, y_shift
+        return blocks.total(partial(_add_shifted_moments, shift, y_shift), shape)[1], shift, y_shift
 
     def _by_columns(self):
         """Steps 1 and 2; on to step 3 where the Gram matrix is close to singular."""
@@ -137,7 +121,7 @@ class LeastSquares:
         value = 0.5 * (total + w @ (G @ w - 2 * c) + self.l2 * w @ w)
         # sparse rows are centred after summing: digits that went with large means come back by refinement
         near_zero = (means * means <= 1e3 * np.diag(G)).all()
-        exact = self.blocks.blocks[0].rows.values().dtype == np.float64 and condition > SAFE and near_zero
+        exact = self.blocks.dtype == np.float64 and condition > SAFE and near_zero
         if exact and value > 1e-4 * total:  # else too much of it was lost in the subtraction
             return theta, float(value), self._with_intercept(G @ w - c + self.l2 * w, 0.0)
         return self._refine(theta, solve, MAX_REFINEMENTS if not exact else 0)
@@ -191,13 +175,8 @@ class LeastSquares:
     def _vanishes(self, w):
         """Whether the centred rows times w are zero to working precision."""
         theta = self._with_intercept(w, -self._centre @ w)
-
-        def block_sum(block, _):
-            z = np.empty(len(block.y))
-            passes.decision(block.rows, theta, self.objective.fit_intercept, z)
-            return float((block.s * z) @ z)
-
-        return self.blocks.total(block_sum, 0)[0] <= 1e-22 * self.blocks.weight
+        squares = self.blocks.total(partial(_squared_predictions, theta, self.objective.fit_intercept), 0)[0]
+        return squares <= 1e-22 * self.blocks.weight
 
     def _with_intercept(self, w, intercept):
         return np.append(w, intercept) if self.objective.fit_intercept else w
@@ -227,21 +206,7 @@ class LeastSquares:
         """Minimum-norm solution from the R factor of the centred, weighted rows (x, y)."""
         blocks, p = self.blocks, self.blocks.n_features
         centre, y_centre = self._means() if self.objective.fit_intercept else (np.zeros(p), 0.0)
-        parts, n_held = [], 0  # rows with the same moments as those seen so far
-        for block in blocks.blocks:
-            X = block.rows.X if not blocks.sparse else blocks.X[block.start : block.stop].toarray()
-            size = max(p + 1, CHUNK_BYTES * 8 // (8 * (p + 1)))
-            for start in range(0, len(X), size):
-                rows = slice(start, min(start + size, len(X)))
-                B = np.column_stack([X[rows] - centre, block.y[rows] - y_centre])
-                B *= np.sqrt(block.s[rows] if len(block.s) > 1 else block.s)[:, None]
-                parts.append(B)
-                n_held += len(B)
-                if n_held > p + 1:
-                    R = np.concatenate(parts)
-                    parts = [la.qr(R, mode="r", overwrite_a=True, check_finite=False)[0][: p + 1]]
-                    n_held = len(parts[0])
-        R = np.concatenate(parts)
+        R = blocks.reduce(partial(_triangle, centre, y_centre), _stack)
         if not np.abs(R).max(initial=0.0) < LARGE:
             raise NotFinite
         A, b = R[:, :p], R[:, p]
@@ -256,14 +221,7 @@ class LeastSquares:
 
     def _means(self):
         """Weighted means of the columns and of y."""
-
-        def block_sum(block, out):
-            s = block.s if len(block.s) > 1 else np.broadcast_to(block.s, len(block.y))
-            out[-1] = s @ block.y
-            passes.add_weighted(block.rows, s, out)
-            return 0.0
-
-        sums = self.blocks.total(block_sum, self.blocks.n_features + 1)[1] / self.blocks.weight
+        sums = self.blocks.total(_weighted_sums, self.blocks.n_features + 1)[1] / self.blocks.weight
         return sums[:-1], sums[-1]
 
     # -- step 4
@@ -289,6 +247,57 @@ class LeastSquares:
         w = X.T @ a - (centre * a.sum() if blocks.sparse else 0.0)
         theta = self._with_intercept(w, y_centre - centre @ w)
         return (theta, *self.objective.value_grad(theta))
+
+
+def _sparse_moments(y_shift, block, H):
+    passes.sparse_moments(block.rows, block.y, block.s, y_shift, H)
+    return 0.0
+
+
+def _add_shifted_moments(shift, y_shift, block, H):
+    X, p = block.rows.X, len(shift)
+    size = min(max(2 * p, CHUNK_BYTES // (X.itemsize * (p + 2))), len(X))
+    B = np.empty((size, p + 2), X.dtype)
+    for start in range(0, len(X), size):
+        part = B[: min(size, len(X) - start)]
+        passes.moment_rows(block.rows, block.y, block.s, start, start + len(part), shift, y_shift, B)
+        H += part.T @ part
+    return 0.0
+
+
+def _squared_predictions(theta, fit_intercept, block, _):
+    z = np.empty(len(block.y))
+    passes.decision(block.rows, theta, fit_intercept, z)
+    return float((block.s * z) @ z)
+
+
+def _weighted_sums(block, out):
+    s = block.s if len(block.s) > 1 else np.broadcast_to(block.s, len(block.y))
+    out[-1] += s @ block.y
+    passes.add_weighted(block.rows, s, out)
+    return 0.0
+
+
+def _triangle(centre, y_centre, block):
+    """At most p + 1 rows with the same moments as the centred, weighted rows (x, y) of the block."""
+    p = len(centre)
+    X = getattr(block.rows, "X", None)
+    X = as_csr(block.rows, p).toarray() if X is None else X
+    size, held = max(p + 1, CHUNK_BYTES * 8 // (8 * (p + 1))), np.empty((0, p + 1))
+    for start in range(0, len(X), size):
+        rows = slice(start, min(start + size, len(X)))
+        B = np.column_stack([X[rows] - centre, block.y[rows] - y_centre])
+        B *= np.sqrt(block.s[rows] if len(block.s) > 1 else block.s)[:, None]
+        held = _stack(held, B)
+    return held
+
+
+def _stack(above, below):
+    """Both, or the R of their QR factorisation where that is smaller."""
+    both = np.concatenate([above, below])
+    if len(both) <= both.shape[1]:
+        return both
+    return la.qr(both, mode="r", overwrite_a=True, check_finite=False)[0][: both.shape[1]]
 
 
 def _add_moments(y_shift, block, H):

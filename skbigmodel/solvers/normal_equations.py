@@ -108,7 +108,7 @@ def _gram(objective, coordinates, weights):
         d[: stop - start] = 0.0
         weights(block.start + start, block.start + stop, d[: stop - start])
 
-    H = weighted_gram(blocks, of_block, shift, fit_intercept, np.float64)
+    H = weighted_gram(blocks, of_block, shift, fit_intercept, dtype=np.float64)
     H = np.tril(H) + np.tril(H, -1).T
     if blocks.sparse and fit_intercept:  # centred afterwards: the rows are not
         across = np.outer(coordinates.mean, H[-1, :-1])

@@ -43,15 +43,11 @@ def _finish(objective, raw, means, total):
 
 
 def _gram_model(objective, theta, features):
-    blocks, loss, fit_intercept, k = objective.blocks, objective.loss, objective.fit_intercept, features.size
+    blocks, fit_intercept, k = objective.blocks, objective.fit_intercept, features.size
     shift = np.zeros(k)
     if fit_intercept and not blocks.sparse:  # near the mean is enough to avoid cancellation
-        shift[:] = blocks.blocks[0].rows.X[:100].mean(axis=0, dtype=np.float64)
-
-    def weights(block, start, stop, d):
-        passes.curvature_weights(block.rows, block.y, block.s, loss, theta, fit_intercept, start, stop, d)
-
-    H = weighted_gram(blocks, weights, shift, True)
+        shift[:] = blocks.head().mean(axis=0, dtype=np.float64)
+    H = weighted_gram(blocks, objective.at(theta).curvature_weights, shift, True)
     total = max(float(H[k, k]), 1e-300)
     means = H[k, :k] / total if fit_intercept else np.zeros(k)
     # entries of a sparse row may come in any order, and then their products in either triangle
