@@ -14,8 +14,9 @@ from sklearn.model_selection import GridSearchCV, train_test_split
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
 
-from skbigmodel import GDLinearRegressor, GDLogisticClassifier, GDMLPClassifier
+from skbigmodel import GDLinearRegressor, GDLogisticClassifier, GDMLPClassifier, GDSVC
 
 
 def total_penalty(name, value, n_samples):
@@ -33,6 +34,8 @@ COMPARISONS = [
     Comparison(load_breast_cancer, GDLogisticClassifier(), LOGISTIC, {"C": CS}),
     Comparison(load_wine, GDLogisticClassifier(), LOGISTIC, {"C": CS}),
     Comparison(load_digits, GDLogisticClassifier(), LOGISTIC, {"C": CS}),
+    Comparison(load_breast_cancer, GDSVC(), SVC(kernel="linear"), {"C": CS}),
+    Comparison(load_wine, GDSVC(multi_class="ovo"), SVC(kernel="linear"), {"C": CS}),
     Comparison(load_digits, GDMLPClassifier(**TRAINING), MLPClassifier(**TRAINING), {"alpha": CS}),
 ]
 

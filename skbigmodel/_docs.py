@@ -6,7 +6,8 @@ PARAMETERS = """
         ``"gd"`` is plain full-batch gradient descent, ``"nesterov"`` accelerated proximal gradient,
         ``"lbfgs"``, ``"newton"``, ``"newton-cg"`` and ``"cd"`` (coordinate descent) use curvature,
         ``"saga"``, ``"sgd"`` and ``"adam"`` are stochastic, ``"least-squares"`` is direct and
-        ``"interior-point"`` is for piecewise linear losses. scikit-learn's ``"newton-cholesky"``,
+        ``"interior-point"`` is for piecewise linear losses, and ``"dual"`` (coordinate descent in the dual)
+        for the losses of ``GDSVC``. scikit-learn's ``"newton-cholesky"``,
         ``"liblinear"`` and ``"sag"`` mean ``"auto"``. A class of your own follows the protocol of
         :mod:`skbigmodel.solvers.driver`.
     learning_rate : "auto" or float, default="auto"

@@ -21,6 +21,7 @@ from . import _jit
 from .validation import TOO_LARGE, NotFinite, check_finite, check_weights, check_X
 
 CHEAP_TO_CHECK = 1 << 20  # entries of X
+CHECKED_IN_PASSING = ("newton", "newton-cg", "least-squares", "cd", "interior-point", "dual")
 STREAM_SOLVERS = ("sgd", "adam", "saga")
 
 
@@ -118,8 +119,11 @@ class GradientEstimator(CallbackSupportMixin, BaseEstimator):
         elif hasattr(self, "validation_scores_"):
             del self.validation_scores_
 
-    def _run(self, objective, theta, score=None, watch=None):
-        """Minimise the objective; the result with the name of the solver that did it."""
+    def _run(self, objective, theta, score=None, watch=None, number=0):
+        """Minimise the objective; the result with the name of the solver that did it.
+
+        ``number`` tells the problems of one fit apart.
+        """
         from .blocks import single_threaded_blas
         from .solvers import make_solver
         from .solvers.driver import Control, Settings, minimize
@@ -137,26 +141,24 @@ class GradientEstimator(CallbackSupportMixin, BaseEstimator):
         )
         blocks = objective.blocks
         # a check of its own is one more read of X; these solvers meet a bad value in their first sums
-        checks_itself = (
-            solver.name in ("newton", "newton-cg", "least-squares", "cd")
-            and blocks.n_entries > CHEAP_TO_CHECK
-        )
+        checks_itself = solver.name in CHECKED_IN_PASSING and blocks.n_entries > CHEAP_TO_CHECK
         if not checks_itself:
             check_finite(self, blocks)
         try:
             with single_threaded_blas:
-                result = minimize(solver, theta, control, self._resumable(solver, theta, objective))
+                result = minimize(solver, theta, control, self._resumable(solver, theta, objective, number))
         except NotFinite:
             check_finite(self, blocks)
             raise ValueError(TOO_LARGE) from None
         if self.warm_start and result.state is not None:
             # plain arrays, so that a pickled model does not need the solvers to be loaded
-            self._resume = {"solver": solver.name, "state": vars(result.state).copy()}
+            kept = {"solver": solver.name, "state": vars(result.state).copy()}
+            self._resume = {**(getattr(self, "_resume", None) or {}), number: kept}
         return result, solver.name
 
-    def _resumable(self, solver, theta, objective):
+    def _resumable(self, solver, theta, objective, number):
         """The kept state of the last fit, if this fit poses the same problem at the same point."""
-        kept = getattr(self, "_resume", None) or {}
+        kept = (getattr(self, "_resume", None) or {}).get(number, {})
         if not self.warm_start or kept.get("solver") != solver.name or not hasattr(solver, "State"):
             return None
         if not np.array_equal(kept.get("start"), theta):
@@ -165,10 +167,13 @@ class GradientEstimator(CallbackSupportMixin, BaseEstimator):
         value, _ = objective.value_grad(state.theta)
         return state if value == state.value else None
 
-    def _keep_start(self, theta):
-        """Remember the start from which a warm fit goes on exactly: that of the coefficients as rounded."""
-        if self.warm_start and getattr(self, "_resume", None):
-            self._resume["start"] = theta
+    def _keep_starts(self, thetas):
+        """Remember for each problem the start from which a warm fit goes on exactly: that of the coefficients
+        as rounded.
+        """
+        kept = getattr(self, "_resume", None)
+        if self.warm_start and kept:
+            self._resume = {k: {**kept[k], "start": theta} for k, theta in enumerate(thetas) if k in kept}
 
     def _watcher(self, context, X, y, metadata, unpack):
         """The function that the driver calls after each iteration, or ``None`` where nobody listens."""
@@ -199,12 +204,11 @@ class GradientEstimator(CallbackSupportMixin, BaseEstimator):
     def _progress(n_iter, state):
         return f"iteration {n_iter}: objective {state.value:.8g}, optimality {state.optimality:.3g}"
 
-    def _callback_context(self, X, y, metadata):
+    def _callback_context(self, X, y, metadata, n_problems=1):
         """The root of this fit's tasks, begun; ``None`` where no callback is set."""
         if not getattr(self, "_skl_callbacks", None):
             return None
-        n_targets = y.shape[1] if np.ndim(y) > 1 else 1
-        context = self._init_callback_context(max_subtasks=self.max_iter * n_targets)
+        context = self._init_callback_context(max_subtasks=self.max_iter * n_problems)
         return context.call_on_fit_task_begin(estimator=self, X=X, y=y, metadata=metadata)
 
     def _report(self, results):
@@ -274,6 +278,7 @@ class GradientEstimator(CallbackSupportMixin, BaseEstimator):
     def _keep_stream(self, kept, name):
         """Attributes of a model that learns from a stream."""
         self._stream, self.solver_, self.n_iter_ = kept, name, 1
+        kept = [one for one in kept if one]  # a problem of which no row has come yet has nothing
         values = [float(one["state"]["value"]) for one in kept]
         self.loss_curve_ = [*getattr(self, "loss_curve_", []), float(np.sum(values))]
         self.optimality_ = max(float(one["state"]["optimality"]) for one in kept)

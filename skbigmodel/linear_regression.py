@@ -192,7 +192,7 @@ class GDLinearRegressor(MultiOutputMixin, RegressorMixin, LinearEstimator):
         self._check_domain(loss, targets if s is None else targets[s > 0])
         train, held_out = self._validation_split(X, y, s, validation)
         metadata = None if sample_weight is None else {"sample_weight": sample_weight}
-        context = self._callback_context(X, y, metadata)
+        context = self._callback_context(X, y, metadata, targets.shape[1])
         blocks = self._blocks(X, targets[:, 0], train)
         thetas = self._starts(X, y, coef_init, intercept_init)
         alphas = self._alphas(targets.shape[1])
@@ -206,13 +206,13 @@ class GDLinearRegressor(MultiOutputMixin, RegressorMixin, LinearEstimator):
             objective = self._objective(blocks.with_targets(targets[:, t]) if t else blocks, loss, alpha)
             score = self._scorer(held_out, loss, t)
             result, name = self._run(
-                objective, thetas[t].copy(), score, self._watcher(context, X, y, metadata, unpack)
+                objective, thetas[t].copy(), score, self._watcher(context, X, y, metadata, unpack), t
             )
             fitted = unpack(result.theta)
             results.append(result)
         vars(self).update(fitted, solver_=name)
         self._keep_history(results)
-        self._keep_start(self._starts(X, y, None, None)[-1])
+        self._keep_starts(self._starts(X, y, None, None))
         # a run that was stopped at once has no state
         gaps = np.array([getattr(result.state, "gap", np.inf) for result in results])
         self.dual_gap_ = gaps if y.ndim > 1 else float(gaps[0])

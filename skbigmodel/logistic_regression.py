@@ -193,7 +193,7 @@ class GDLogisticClassifier(GradientClassifier, LinearEstimator):
             result.status = "separable"
         vars(self).update(unpack(result.theta), solver_=name, class_weight_=labels.class_weight)
         self._keep_history([result])
-        self._keep_start(self._starts(X, classes, None, None))
+        self._keep_starts([self._starts(X, classes, None, None)])
         self.n_iter_ = np.array([result.n_iter], dtype=np.int32)  # as the twin has it
         if context is not None:
             context.call_on_fit_task_end(

@@ -6,9 +6,10 @@ Each class holds the formulas of one loss side by side, so that they cannot drif
 - ``domain_error(y)``: a sentence about targets that the loss does not allow, or ``None``.
 
 Class attributes tell solvers what they may rely on: ``smooth`` (the derivative is Lipschitz), ``bend``
-(largest curvature, infinite where there is no bound). A loss that is piecewise linear offers ``slopes()`` in
-place of the curvature. A loss of your own is a ``NamedTuple`` with the same methods; it runs jitted wherever
-the built-in ones do.
+(largest curvature, infinite where there is no bound); ``jumps`` (the curvature is not continuous, and zero on
+one side) where that holds. A loss that is piecewise linear offers ``pieces(y)`` in
+place of the curvature: a list of (target, lo, hi) that make it the sum of max(lo·e, hi·e), e = target - z.
+A loss of your own is a ``NamedTuple`` with the same methods; it runs jitted wherever the built-in ones do.
 """
 
 from typing import NamedTuple
@@ -137,9 +138,11 @@ class EpsilonInsensitive(NamedTuple):
         r = z - y
         return (1.0 if r > self.epsilon else 0.0) - (1.0 if r < -self.epsilon else 0.0)
 
-    def slopes(self):
-        """(slope above, slope below, half width of the flat part) of the loss in y - z."""
-        return 1.0, 1.0, self.epsilon
+    def pieces(self, y):
+        """[(target, lo, hi), …] of the linear pieces; one where the tube has no width."""
+        if self.epsilon == 0.0:
+            return [(y, -1.0, 1.0)]
+        return [(y - self.epsilon, 0.0, 1.0), (y + self.epsilon, -1.0, 0.0)]
 
     def domain_error(self, y):
         return None if self.epsilon >= 0 else f"epsilon must not be negative, got {self.epsilon}"
@@ -157,9 +160,9 @@ class AbsoluteError(NamedTuple):
     def derivative(self, y, z):
         return (1.0 if z > y else 0.0) - (1.0 if z < y else 0.0)
 
-    def slopes(self):
-        """(slope above, slope below, half width of the flat part) of the loss in y - z."""
-        return 1.0, 1.0, 0.0
+    def pieces(self, y):
+        """[(target, lo, hi)] of the linear pieces."""
+        return [(y, -1.0, 1.0)]
 
     def domain_error(self, y):
         return None
@@ -196,9 +199,9 @@ class Quantile(NamedTuple):
     def derivative(self, y, z):
         return (1.0 - self.quantile if z > y else 0.0) - (self.quantile if z < y else 0.0)
 
-    def slopes(self):
-        """(slope above, slope below, half width of the flat part) of the loss in y - z."""
-        return self.quantile, 1.0 - self.quantile, 0.0
+    def pieces(self, y):
+        """[(target, lo, hi)] of the linear pieces."""
+        return [(y, self.quantile - 1.0, self.quantile)]
 
     def domain_error(self, y):
         return (
@@ -288,6 +291,73 @@ class Logistic(NamedTuple):
         return None
 
 
+class Hinge(NamedTuple):
+    """``max(0, 1 - t·z)`` with t = 2y - 1 for y in {0, 1}: the loss of the support vector machine.
+
+    ``dual`` holds, for the dual problem per unit of weight, the upper bound of a variable and the curvature
+    of its cost.
+
+    References
+    ----------
+    .. [1] Cortes, C. and Vapnik, V. (1995). "Support-vector networks". Machine Learning 20.
+
+    Examples
+    --------
+    >>> from skbigmodel.losses import Hinge
+    >>> Hinge().value(1.0, -0.5)
+    1.5
+    """
+
+    smooth = False
+    bend = np.inf
+    dual = (1.0, 0.0)
+
+    def value(self, y, z):
+        return max(1.0 + z - 2.0 * y * z, 0.0)
+
+    def derivative(self, y, z):
+        return 1.0 - 2.0 * y if 1.0 + z - 2.0 * y * z > 0.0 else 0.0
+
+    def pieces(self, y):
+        """[(target, lo, hi)] of the linear pieces."""
+        return [(2.0 * y - 1.0, y - 1.0, y)]
+
+    def domain_error(self, y):
+        return None
+
+
+class SquaredHinge(NamedTuple):
+    """``max(0, 1 - t·z)²`` with t = 2y - 1 for y in {0, 1}: smooth, and steeper for rows far on the wrong
+    side.
+
+    ``dual`` is as that of :class:`Hinge`.
+
+    Examples
+    --------
+    >>> from skbigmodel.losses import SquaredHinge
+    >>> SquaredHinge().value(1.0, -0.5)
+    2.25
+    """
+
+    smooth = True
+    jumps = True
+    bend = 2.0
+    dual = (np.inf, 0.5)
+
+    def value(self, y, z):
+        short = max(1.0 + z - 2.0 * y * z, 0.0)
+        return short * short
+
+    def derivative(self, y, z):
+        return 2.0 * (1.0 - 2.0 * y) * max(1.0 + z - 2.0 * y * z, 0.0)
+
+    def curvature(self, y, z):
+        return 2.0 if 1.0 + z - 2.0 * y * z > 0.0 else 0.0
+
+    def domain_error(self, y):
+        return None
+
+
 REGRESSION_LOSSES = {
     "squared_error": SquaredError,
     "huber": Huber,
@@ -297,3 +367,5 @@ REGRESSION_LOSSES = {
     "poisson": Poisson,
     "gamma": Gamma,
 }
+
+MARGIN_LOSSES = {"hinge": Hinge, "squared_hinge": SquaredHinge}

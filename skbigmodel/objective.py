@@ -28,7 +28,7 @@ class Objective:
     blocks : a source of blocks (see ``blocks``)
     penalty : a NamedTuple of ``penalties``
     fit_intercept : bool
-        Whether theta ends with an intercept per output, which no penalty touches.
+        Whether theta ends with an intercept per output.
     n_outputs : int
         Raw predictions per row.
     """
@@ -45,9 +45,28 @@ class Objective:
         self.n_passes += 1
         value, grad = self._sum(theta)
         grad /= self.blocks.weight
-        w = theta[: self.n_coefs]
-        grad[: self.n_coefs] += self.penalty.gradient(w)
-        return value / self.blocks.weight + self.penalty.value(w), grad
+        grad += self.penalty_gradient(theta)
+        return value / self.blocks.weight + self.penalty_value(theta), grad
+
+    def penalty_value(self, theta):
+        """What all parameters cost."""
+        w, b = theta[: self.n_coefs], theta[self.n_coefs :]
+        return self.penalty.value(w) + 0.5 * self.penalty.l2_intercept * np.dot(b, b)
+
+    def penalty_gradient(self, theta):
+        """Gradient of the l2 parts of the penalty."""
+        w, b = theta[: self.n_coefs], theta[self.n_coefs :]
+        return np.concatenate([self.penalty.gradient(w), self.penalty.l2_intercept * b])
+
+    def sure_gap(self, estimate, grad):
+        """The gap to the optimum that a quadratic model estimates, made safe where the curvature jumps.
+
+        A model knows nothing of rows beyond the jump. What is sure is the bound by strong convexity.
+        """
+        if not getattr(self.loss, "jumps", False) or not self.penalty.l2 > 0:
+            return estimate
+        g = grad[: self.n_coefs]
+        return max(estimate, float(g @ g) / (2.0 * self.penalty.l2))
 
     def optimality(self, theta, grad):
         """Largest entry of the smallest subgradient."""
@@ -75,8 +94,14 @@ class LinearObjective(Objective):
         weights = self.at(theta).curvature_weights
         H = weighted_gram(self.blocks, weights, np.zeros(self.n_features), self.fit_intercept)
         H /= self.blocks.weight
-        H[np.diag_indices(self.n_features)] += self.penalty.l2
+        H[np.diag_indices(len(H))] += self.curvature_of_penalty()
         return H
+
+    def curvature_of_penalty(self):
+        """Diagonal of the Hessian of the l2 parts of the penalty."""
+        diagonal = np.full(self.n_params, self.penalty.l2)
+        diagonal[self.n_coefs :] = self.penalty.l2_intercept
+        return diagonal
 
     def metric(self, theta, ridge=0.0):
         """The Hessian, factorised, with a relative ``ridge`` on its diagonal."""
@@ -93,14 +118,15 @@ class LinearObjective(Objective):
             partial(_hessian_product, v, self.fit_intercept), self.n_params, curvatures
         )[1]
         product /= self.blocks.weight
-        product[: self.n_coefs] += self.penalty.gradient(v[: self.n_coefs])
+        product += self.penalty_gradient(v)
         return product
 
     def diagonal_metric(self, curvatures):
         """The diagonal of the Hessian in centred coordinates, as a metric."""
         total, (diagonal, cross) = self.blocks.total(_hessian_diagonal, (2, self.n_features), curvatures)
-        parts = (part / self.blocks.weight for part in (diagonal[:, None], cross[:, None], np.array([total])))
-        return DiagonalMetric(*parts, self.penalty.l2, self.fit_intercept)
+        diagonal, cross, total = (part / self.blocks.weight for part in (diagonal, cross, np.array([total])))
+        total += self.penalty.l2_intercept  # as if further rows had all coefficients' columns at zero
+        return DiagonalMetric(diagonal[:, None], cross[:, None], total, self.penalty.l2, self.fit_intercept)
 
     def largest_change(self, step):
         """Largest change of a raw prediction that a step in theta makes."""
@@ -119,6 +145,7 @@ class LinearObjective(Objective):
         H = folded(self.blocks.total(partial(_heavy_gram, position), shape, curvatures)[1])
         H /= self.blocks.weight
         H[np.diag_indices(HEAVY_COLUMNS)] += self.penalty.l2
+        H[-1, -1] += self.penalty.l2_intercept
         if self.fit_intercept:
             return HeavyMetric(H, np.append(heavy, self.n_features), np.append(diagonal, 1.0))
         return HeavyMetric(H[:-1, :-1], heavy, diagonal)

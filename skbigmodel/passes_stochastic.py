@@ -67,6 +67,7 @@ class Plan(NamedTuple):
     scale: np.ndarray  # ... (n_features + 1,) scales of the coordinates in which steps are taken
     has_intercept: bool
     average: bool
+    l2_intercept: float = 0.0
 
 
 class Anchor(NamedTuple):
@@ -176,6 +177,7 @@ def take_step(plan, walk, move):
     rate = at(plan.schedule, counts[STEPS])
     counts[STEPS] += 1
     for k in range(K):
+        grad[k, p] += plan.l2_intercept * theta[k, p]
         for j in range(p):
             grad[k, j] = plan.scale[j] * (grad[k, j] + plan.l2 * theta[k, j] - plan.mean[j] * grad[k, p])
         grad[k, p] *= plan.scale[p]

@@ -14,11 +14,15 @@ def prox(self, w, step):
 
 
 class ElasticNet(NamedTuple):
-    """l1·‖w‖₁ + l2/2·‖w‖², with w >= 0 where ``positive`` is set. The intercept is not its business."""
+    """l1·‖w‖₁ + l2/2·‖w‖² + l2_intercept/2·b², with w >= 0 where ``positive`` is set.
+
+    The methods are about the coefficients w; the objective adds what concerns the intercept b.
+    """
 
     l1: float
     l2: float
     positive: bool = False
+    l2_intercept: float = 0.0
 
     @property
     def smooth(self):

@@ -33,6 +33,12 @@ def add(self, i, a, out):
 
 
 @method
+def norm2(self, i):
+    """Sum of the squared entries of row i."""
+    return self.norm2(i)
+
+
+@method
 def add_squares(self, i, a, out):
     """Add ``a`` times the squared entries of row i to ``out``."""
     return self.add_squares(i, a, out)
@@ -83,6 +89,12 @@ class Dense(NamedTuple):
     def add(self, i, a, out):
         for j in range(self.X.shape[1]):
             out[j] += a * self.X[i, j]
+
+    def norm2(self, i):
+        total = 0.0
+        for j in range(self.X.shape[1]):
+            total += np.float64(self.X[i, j]) * self.X[i, j]
+        return total
 
     def add_squares(self, i, a, out):
         for j in range(self.X.shape[1]):
@@ -159,6 +171,12 @@ class CSR(NamedTuple):
     def add(self, i, a, out):
         for k in range(self.indptr[i], self.indptr[i + 1]):
             out[self.indices[k]] += a * self.data[k]
+
+    def norm2(self, i):
+        total = 0.0
+        for k in range(self.indptr[i], self.indptr[i + 1]):
+            total += np.float64(self.data[k]) * self.data[k]
+        return total
 
     def add_squares(self, i, a, out):
         for k in range(self.indptr[i], self.indptr[i + 1]):

@@ -46,7 +46,7 @@ class SoftmaxObjective(Objective):
         self.n_passes += 1
         product = self.blocks.total(partial(self.model.hessian_product, v), self.n_params, curvatures)[1]
         product /= self.blocks.weight
-        product[: self.n_coefs] += self.penalty.gradient(v[: self.n_coefs])
+        product += self.penalty_gradient(v)
         return product
 
     def largest_change(self, step):

@@ -22,7 +22,7 @@ LAYERS = [
     {"validation", "metrics", "blocks", "dask", "objective", "softmax", "network"},
     {name for name in MODULES if name.startswith("solvers/")},
     {"_docs", "base"},
-    {"classification", "linear", "network_data", "network_training"},
+    {"classification", "linear", "multiclass", "network_data", "network_training"},
     {"linear_regression", "logistic_regression", "svm", "neural_network", "plotting"},
     {"__init__"},
 ]
@@ -137,6 +137,8 @@ def test_models_load_and_predict_without_a_compiler(run_python, tmp_path, warm_s
         skbigmodel.GDLinearRegressor(alpha=0.1, l1_ratio=1.0, warm_start=warm_start).fit(X, noisy),
         skbigmodel.GDLogisticClassifier(warm_start=warm_start).fit(X, noisy > 0),
         skbigmodel.GDLogisticClassifier(warm_start=warm_start).fit(X, np.digitize(noisy, [-0.5, 0.5])),
+        skbigmodel.GDSVC(warm_start=warm_start).fit(X, noisy > 0),
+        skbigmodel.GDSVC(multi_class="ovo", warm_start=warm_start).fit(X, np.digitize(noisy, [-0.5, 0.5])),
         skbigmodel.GDMLPClassifier(5, loss_threshold=100.0, warm_start=warm_start).fit(X, noisy > 0),
     ]
     path = tmp_path / "models.pickle"

@@ -9,7 +9,7 @@ from scipy import optimize, sparse
 
 from skbigmodel import optimizers
 from skbigmodel.blocks import ArrayBlocks
-from skbigmodel.losses import AbsoluteError, Huber, Logistic, Poisson, SquaredError
+from skbigmodel.losses import AbsoluteError, Huber, Logistic, Poisson, SquaredError, SquaredHinge
 from skbigmodel.objective import LinearObjective
 from skbigmodel.penalties import ElasticNet
 from skbigmodel.softmax import SoftmaxObjective
@@ -24,6 +24,7 @@ PENALTIES = {
     "l1": ElasticNet(0.05, 0.0),
     "elastic": ElasticNet(0.04, 0.02),
     "positive": ElasticNet(0.01, 0.0, True),
+    "intercept": ElasticNet(0.0, 0.03, False, 0.4),
 }
 # (value, derivative) in the raw prediction, written down once more
 LOSSES = {
@@ -31,12 +32,14 @@ LOSSES = {
     "huber": (Huber(1.0), lambda y, z: (np.where(abs(z - y) <= 1, (z - y) ** 2 / 2, abs(z - y) - 0.5),
                                         np.clip(z - y, -1, 1))),
     "logistic": (Logistic(), lambda y, z: (np.logaddexp(0, z) - y * z, 1 / (1 + np.exp(-z)) - y)),
+    "squared_hinge": (SquaredHinge(), lambda y, z: (np.maximum(0, 1 - (2 * y - 1) * z) ** 2,
+                                                    2 * (1 - 2 * y) * np.maximum(0, 1 - (2 * y - 1) * z))),
     "poisson": (Poisson(), lambda y, z: (np.exp(z) - y * z, np.exp(z) - y)),
 }
 LAYOUTS = {"dense": np.asarray, "float32": lambda X: X.astype(np.float32), "csr": sparse.csr_array}
 # each pair costs compilation, so not all of them
 GRID = [("squared", "dense"), ("huber", "dense"), ("logistic", "dense"), ("poisson", "dense"),
-        ("logistic", "csr"), ("squared", "float32")]  # fmt: skip
+        ("logistic", "csr"), ("squared_hinge", "dense"), ("squared", "float32")]  # fmt: skip
 
 
 def data(loss, layout="dense", n=300, p=8):
@@ -44,7 +47,8 @@ def data(loss, layout="dense", n=300, p=8):
     rng = np.random.default_rng(0)
     X = rng.standard_normal((n, p)) + 0.5 * rng.standard_normal((n, 1))
     z = X @ np.linspace(0.8, -0.6, p) + 0.3
-    y = {"logistic": z + rng.logistic(size=n) > 0, "poisson": rng.poisson(np.exp(0.3 * z))}.get(
+    classes = z + rng.logistic(size=n) > 0
+    y = {"logistic": classes, "squared_hinge": classes, "poisson": rng.poisson(np.exp(0.3 * z))}.get(
         loss, z + rng.standard_normal(n)
     )
     s = rng.uniform(0.5, 2.0, n)
@@ -60,15 +64,16 @@ def make_objective(loss, penalty, layout="dense", n_threads=1, **shape):
 def reference(loss, penalty, layout):
     """(minimum, minimiser) by SciPy: w as a difference of two vectors that are not negative."""
     X, y, s = data(loss, layout)
-    X, (l1, l2, positive) = np.asarray(X.todense() if layout == "csr" else X, float), PENALTIES[penalty]
+    X = np.asarray(X.todense() if layout == "csr" else X, float)
+    l1, l2, positive, l2_intercept = PENALTIES[penalty]
     p = X.shape[1]
 
     def function(v):
         w, b = v[:p] - v[p : 2 * p], v[-1]
         value, slope = LOSSES[loss][1](y, X @ w + b)
         g = X.T @ (s * slope) / s.sum() + l2 * w
-        total = s @ value / s.sum() + l1 * v[:-1].sum() + l2 / 2 * w @ w
-        return total, np.concatenate([g + l1, l1 - g, [s @ slope / s.sum()]])
+        total = s @ value / s.sum() + l1 * v[:-1].sum() + l2 / 2 * w @ w + l2_intercept / 2 * b * b
+        return total, np.concatenate([g + l1, l1 - g, [s @ slope / s.sum() + l2_intercept * b]])
 
     bounds = [(0, None)] * p + [(0, 0 if positive else None)] * p + [(None, None)]
     found = optimize.minimize(function, np.full(2 * p + 1, 0.01), jac=True, method="L-BFGS-B", bounds=bounds,

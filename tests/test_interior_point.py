@@ -51,15 +51,17 @@ def lowest(objective):
     blocks, penalty = objective.blocks, objective.penalty
     n, p = blocks.X.shape
     X, y = np.asarray(blocks.X.todense() if blocks.sparse else blocks.X, dtype=np.float64), blocks.y
-    above, below, half_width = objective.loss.slopes()
     m = (np.ones(n) if blocks.s is None else blocks.s) / blocks.weight
-    G = np.hstack([X, -X, np.ones((n, 1)), -np.ones((n, 1))])
-    A = sparse.bmat([[-G, -sparse.eye(n), None], [G, None, -sparse.eye(n)]], format="csr")
+    target, lo, hi = (np.ravel(np.broadcast_arrays(*part, y)[:-1]) for part in zip(*objective.loss.pieces(y)))
+    k = len(target) // n
+    m = np.tile(m, k)
+    G = np.tile(np.hstack([X, -X, np.ones((n, 1)), -np.ones((n, 1))]), (k, 1))
+    A = sparse.hstack([G, sparse.eye(n * k), -sparse.eye(n * k)], format="csr")
     bounds = np.r_[np.full(p, np.inf), np.full(p, 0.0 if penalty.positive else np.inf)]
-    bounds = np.r_[bounds, np.full(2, np.inf if objective.fit_intercept else 0.0), np.full(2 * n, np.inf)]
-    costs = np.r_[np.full(2 * p, penalty.l1), 0.0, 0.0, above * m, below * m]
-    right = np.r_[half_width - y, half_width + y]
-    program = linprog(costs, A, right, bounds=np.c_[np.zeros_like(bounds), bounds], method="highs-ds")
+    bounds = np.r_[bounds, np.full(2, np.inf if objective.fit_intercept else 0.0), np.full(2 * n * k, np.inf)]
+    costs = np.r_[np.full(2 * p, penalty.l1), 0.0, 0.0, hi * m, -lo * m]
+    bounds = np.c_[np.zeros_like(bounds), bounds]
+    program = linprog(costs, A_eq=A, b_eq=target, bounds=bounds, method="highs-ds")
     assert program.status == 0
     return program.fun
 

@@ -35,6 +35,8 @@ FORMULAS = {
     "Poisson": lambda _, y, z: np.exp(z) - y * z,
     "Gamma": lambda _, y, z: y / np.exp(z) + z,
     "Logistic": lambda _, y, z: np.logaddexp(0, z) - y * z,
+    "Hinge": lambda _, y, z: np.where(y == 1, np.clip(1 - z, 0, None), np.clip(1 + z, 0, None)),
+    "SquaredHinge": lambda _, y, z: np.clip(1 - np.where(y == 1, z, -z), 0, None) ** 2,
 }
 
 
@@ -49,8 +51,10 @@ def points(loss, n=400):
     y = rng.uniform(-4, 4, n)
     if type(loss).__name__ in ("Poisson", "Gamma"):
         y = np.abs(y) + 0.01
-    if type(loss).__name__ == "Logistic":
+    if type(loss).__name__ in ("Logistic", "Hinge", "SquaredHinge"):
         y = (y > 0) * 1.0
+        z = z[np.abs(np.abs(z) - 1) > 1e-3]
+        y = y[: len(z)]
     bends = [0.0, *loss]  # |y - z| where a formula changes, for the losses of a residual
     far = np.all([np.abs(np.abs(y - z) - bend) > 1e-3 for bend in bends], axis=0)
     return y[far], z[far]
@@ -79,7 +83,8 @@ def test_every_loss_has_a_formula_here():
     """The list comes from the module, so that a new loss cannot be forgotten."""
     assert {cls.__name__ for cls in CLASSES} == set(FORMULAS)
     assert set(losses.REGRESSION_LOSSES.values()) < set(CLASSES)
-    assert set(losses.REGRESSION_LOSSES.values()) | {losses.Logistic} == set(CLASSES)
+    tables = {*losses.REGRESSION_LOSSES.values(), *losses.MARGIN_LOSSES.values()}
+    assert tables | {losses.Logistic} == set(CLASSES)
 
 
 @pytest.mark.parametrize("loss", ALL_LOSSES, ids=named)
@@ -138,25 +143,21 @@ def test_jitted_and_plain_agree(loss):
 
 @pytest.mark.parametrize("loss", SMOOTH, ids=named)
 def test_model_curvature_never_vanishes(loss):
-    """It is the curvature where that is positive, and positive where that is not."""
+    """It is the curvature where that is positive, and positive where that is not, unless the loss is flat."""
     y, z = points(loss)
     curved, model = evaluate(loss.curvature, y, z), evaluate(lambda a, b: model_curvature(loss, a, b), y, z)
     assert_array_equal(model[curved > 0], curved[curved > 0])
-    assert model.min() > 0
+    assert model[evaluate(loss.derivative, y, z) != 0].min() > 0
 
 
 @pytest.mark.parametrize("loss", KINKED, ids=named)
-def test_slopes_describe_piecewise_linear_losses(loss):
-    """(slope above, slope below, half width) in y - z give the value;
-    at a kink the derivative is a subgradient.
-    """
-    above, below, half_width = loss.slopes()
+def test_pieces_make_up_piecewise_linear_losses(loss):
+    """Their sum is the value; at a kink the derivative is a subgradient."""
     y, z = points(loss)
-    r = y - z
-    expected = np.maximum(0, np.maximum(above * (r - half_width), below * (-r - half_width)))
+    expected = sum(np.maximum(lo * (target - z), hi * (target - z)) for target, lo, hi in loss.pieces(y))
     assert_allclose(evaluate(loss.value, y, z), expected, rtol=1e-13, atol=1e-14)
-    for kink in (-half_width, half_width):
-        assert -above <= loss.derivative(0.0, -kink) <= below
+    for target, lo, hi in loss.pieces(np.array([1.0])):
+        assert -np.max(hi) <= loss.derivative(1.0, target[0]) <= -np.min(lo)
 
 
 @pytest.mark.parametrize("loss", ALL_LOSSES, ids=named)

@@ -32,8 +32,10 @@ def data(loss, n=120, p=4, scales=None):
     rng = np.random.default_rng(0)
     X = rng.normal(size=(n, p)) + 0.5 * rng.normal(size=(n, 1))
     z = 0.6 * X[:, 0] - 0.4 * X[:, -1] + 0.2
+    classes = (z + rng.logistic(size=n) > 0) * 1.0
     targets = {
-        "Logistic": (z + rng.logistic(size=n) > 0) * 1.0,
+        "Logistic": classes,
+        "SquaredHinge": classes,
         "Poisson": rng.poisson(np.exp(z)) * 1.0,
         "Gamma": np.exp(z) * rng.gamma(2.0, 0.5, n),
     }

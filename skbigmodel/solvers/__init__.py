@@ -15,10 +15,12 @@ SOLVERS = {
     "adam": ("minibatch", "Adam"),
     "least-squares": ("least_squares", "LeastSquares"),
     "interior-point": ("interior_point", "InteriorPoint"),
+    "dual": ("dual", "DualCoordinateDescent"),
 }
 STOCHASTIC = ("saga", "sgd", "adam")
 DIRECT_LIMIT = 1500  # columns, or rows, up to which least squares are solved directly
 NEWTON_LIMIT = 200  # parameters up to which a Hessian costs few passes
+SPARSE_SYSTEM, DENSE_SYSTEM = 300, 1000  # rows or columns of the largest for interior points
 KEPT_PROBABILITIES = 1 << 22  # of rows and classes, that conjugate gradients may keep
 SAME_AS_AUTO = ("newton-cholesky", "liblinear", "sag")
 
@@ -32,16 +34,23 @@ def solver_class(name):
 def choose(objective):
     """The name of the fastest solver that reaches the optimum of ``objective``."""
     if not getattr(objective.loss, "smooth", True):
-        return "interior-point"
+        return "interior-point" if _factorisable(objective) or solver_class("dual").refusal(objective) else "dual"
     if not objective.penalty.smooth:
         return "cd" if not solver_class("cd").refusal(objective) else "nesterov"
     if getattr(objective.loss, "quadratic", False) and min(objective.blocks.X.shape) <= DIRECT_LIMIT:
         return "least-squares"
     blocks, K = objective.blocks, objective.n_outputs
+    if blocks.sparse and blocks.n_features > NEWTON_LIMIT and not solver_class("dual").refusal(objective):
+        return "dual"
     if K > 1 and blocks.n_rows * K > max(KEPT_PROBABILITIES, blocks.n_entries // 4):
         return "lbfgs"  # keeps nothing per row and class
     # a multinomial Hessian is too large to factorise: conjugate gradients supply what its metric leaves out
     return "newton" if K == 1 and objective.metric_size <= NEWTON_LIMIT else "newton-cg"
+
+
+def _factorisable(objective):
+    """Whether the systems of the interior point method are formed quickly."""
+    return min(objective.blocks.X.shape) <= (SPARSE_SYSTEM if objective.blocks.sparse else DENSE_SYSTEM)
 
 
 def make_solver(solver, objective, settings, draw_seed):

@@ -114,6 +114,8 @@ class CoordinateDescent:
             )
         if not getattr(objective.loss, "smooth", True):
             return "the loss has kinks"
+        if objective.penalty.l2_intercept > 0:
+            return "it takes no penalty on the intercept"
         if not hasattr(objective.loss, "curvature"):
             return "the loss has no curvature method"
         return None

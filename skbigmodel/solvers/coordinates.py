@@ -5,7 +5,8 @@ With column means m and spreads d⁻¹ the parameters theta = (w, b) are written
     u = w / d,    c = (b + m·w) / d₀,
 
 an invertible linear map, so that the function and its minimum are the same: nothing is done to X, and a
-penalty or sign constraint still acts on each coefficient separately. Models without an intercept keep m = 0.
+penalty or sign constraint still acts on each coefficient separately. Models without an intercept, or with a
+penalty on it, keep m = 0.
 """
 
 import numpy as np
@@ -20,7 +21,7 @@ PROBE = 1e-3  # length of the step over which a curvature is measured
 def column_moments(blocks):
     """Weighted mean and variance of each column, in one pass that is kept with the blocks."""
     if "moments" not in blocks.memo:
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):
             square, mean = blocks.total(_squares_and_sums, (2, blocks.n_features))[1] / blocks.weight
             variance = square - mean**2
         variance[variance <= RELATIVE_SPREAD * square] = 0.0
@@ -57,13 +58,14 @@ class Coordinates:
             self.mean, self.scale = np.zeros(objective.n_features), np.ones(objective.n_params)
             return
         mean, variance = column_moments(objective.blocks) if moments is None else moments
-        if not objective.fit_intercept:
+        l2_intercept = objective.penalty.l2_intercept
+        if not objective.fit_intercept or l2_intercept > 0:
             mean, variance = np.zeros_like(mean), variance + mean**2
         h = mean_curvature(objective)
         stiffness = h * variance + objective.penalty.l2
         d = np.divide(1.0, np.sqrt(stiffness), out=np.ones_like(stiffness), where=stiffness > 0)
         self.mean = mean
-        self.scale = np.repeat(np.append(d, 1.0 / np.sqrt(h)) if objective.fit_intercept else d, self.K)
+        self.scale = np.repeat(np.append(d, 1.0 / np.sqrt(h + l2_intercept)) if objective.fit_intercept else d, self.K)
 
     def enter(self, theta):
         """(u, c) of theta."""

@@ -70,14 +70,6 @@ class State:
     stalled: bool = False
 
 
-def pieces_of(loss):
-    """(offset of the target, lo, hi) of the pieces of a loss in e = y - z."""
-    above, below, half_width = loss.slopes()
-    if half_width == 0.0:
-        return [(0.0, -below, above)]
-    return [(-half_width, 0.0, above), (half_width, -below, 0.0)]
-
-
 class InteriorPoint:
     """Piecewise linear losses with any penalty."""
 
@@ -88,19 +80,21 @@ class InteriorPoint:
         self.objective, self.coordinates = objective, Coordinates(objective)
         blocks, p = objective.blocks, objective.n_features
         self.m = (np.ones(blocks.n_rows) if blocks.s is None else blocks.s) / blocks.weight
-        self.ridge = np.zeros(objective.n_params)
-        self.ridge[:p] = objective.penalty.l2 * self.coordinates.scale[:p] ** 2
-        self.pieces = pieces_of(objective.loss)
-        self.steepest = max(max(-lo, hi) for _, lo, hi in self.pieces)
-        size = self.m @ np.abs(blocks.y)
-        self.spread = max(self.m @ np.abs(blocks.y - self.m @ blocks.y), 1e-8 * size) or 1.0
+        self.ridge = objective.curvature_of_penalty() * self.coordinates.scale**2
+        pieces, n = objective.loss.pieces(blocks.y), blocks.n_rows
+        self.pieces = [[np.broadcast_to(part, n) for part in piece] for piece in pieces]
+        self.steepest = max(max(-lo.min(), hi.max()) for _, lo, hi in self.pieces)
+        self.widest = max((hi - lo).max() for _, lo, hi in self.pieces)
+        self.target = sum(target for target, _, _ in self.pieces) / len(self.pieces)
+        size = self.m @ np.abs(self.target)
+        self.spread = max(self.m @ np.abs(self.target - self.m @ self.target), 1e-8 * size) or 1.0
         self.size = max(size, self.spread)
         self.system = ColumnSystem if blocks.n_rows >= p else RowSystem
 
     @staticmethod
     def refusal(objective):
         """Why the optimum is out of reach, or ``None``."""
-        return None if hasattr(objective.loss, "slopes") else "it takes piecewise linear losses only"
+        return None if hasattr(objective.loss, "pieces") else "it takes piecewise linear losses only"
 
     # -- the first point
 
@@ -117,7 +111,7 @@ class InteriorPoint:
                 point = fit
         if objective.penalty.positive:
             point[:p] = np.maximum(point[:p], FLOOR * self.spread)
-        rows = [passes.make_pieces(objective.blocks.y + offset, self.m) for offset, _, _ in self.pieces]
+        rows = [passes.make_pieces(np.array(target), self.m) for target, _, _ in self.pieces]
         state = State(theta, value, point, rows, [])
         if not objective.penalty.smooth:
             weight = np.full(p, 1.0 / np.count_nonzero(self.m))  # as much as a row has
@@ -133,7 +127,7 @@ class InteriorPoint:
             Q += self.m[start:stop]
 
         def pull(block, out):
-            g = self.m[block.start : block.stop] * block.y
+            g = self.m[block.start : block.stop] * self.target[block.start : block.stop]
             return self._add(block, g, out)
 
         system = ColumnSystem(self.objective, self.coordinates, weights, self.ridge)
@@ -142,11 +136,11 @@ class InteriorPoint:
 
     def _centre(self, state):
         """Dual variables and slacks for the point."""
-        n, penalty = self.objective.blocks.n_rows, self.objective.penalty
+        penalty = self.objective.penalty
         size = max(self.m @ np.abs(state.rows[0].e), 1e-8 * self.spread)
-        mu = size * max(hi - lo for _, lo, hi in self.pieces)
+        mu = size * self.widest
         for pieces, (_, lo, hi) in zip(state.rows, self.pieces):
-            passes.centre(pieces, np.full(n, lo), np.full(n, hi), mu)
+            passes.centre(pieces, np.array(lo), np.array(hi), mu)
         for pieces in state.coefs:
             # in the solver's coordinates, and per unit of the pieces' weight
             l1 = penalty.l1 * self.coordinates.scale[: len(pieces.m)] / pieces.m
@@ -203,7 +197,7 @@ class InteriorPoint:
         limits = sum(objective.blocks.map(aim), [])
         limits += [passes.aim(pieces, direction[:p], mu, bend) for pieces in state.coefs]
         primal, dual = (BACK_OFF / max(BACK_OFF, *limit) for limit in zip(*limits))
-        if objective.penalty.l2 > 0:  # the residual couples the two
+        if self.ridge.any():  # the residual couples the two
             primal = dual = min(primal, dual)
         return direction, primal, dual
 
@@ -242,7 +236,7 @@ class InteriorPoint:
             return sum(passes.look(pieces, z) for pieces in rows)
 
         gap, raw = objective.blocks.total(block_sum, objective.n_params)
-        raw[:p] -= objective.penalty.gradient(theta[:p])
+        raw -= objective.penalty_gradient(theta)
         for pieces in state.coefs:
             gap += passes.look(pieces, state.point[:p])
             raw[:p] += pieces.m * pieces.d / self.coordinates.scale[:p]

@@ -142,6 +142,7 @@ class MiniBatch:
             weight=weight or blocks.weight / blocks.n_rows, n_rows=blocks.n_rows, l2=float(penalty.l2),
             proximal=penalty._replace(l1=float(penalty.l1), l2=0.0), mean=at.mean, scale=scale,
             has_intercept=bool(objective.fit_intercept), average=bool(self.settings.average),
+            l2_intercept=float(penalty.l2_intercept),
         )  # fmt: skip
 
     def walk(self, state, plan, anchor):
@@ -181,9 +182,7 @@ class MiniBatch:
         state.moments, state.steps = self.no_moments(), 0
 
     def _loss_grad(self, state):
-        grad, n = state.grad.copy(), self.objective.n_coefs
-        grad[:n] -= self.objective.penalty.gradient(state.theta[:n])
-        return grad
+        return state.grad - self.objective.penalty_gradient(state.theta)
 
     def _matrix(self, theta):
         """(n_outputs, n_features + 1) of a flat vector; the last column is 0 without an intercept."""

@@ -102,7 +102,7 @@ class Newton:
     def _aim(self, state):
         """Step 2: direction, gap and optimality at the iterate."""
         state.direction = -two_loop(state.grad, state.steps, state.changes, state.metric.solve)
-        state.gap = -0.5 * float(state.grad @ state.direction)
+        state.gap = self.objective.sure_gap(-0.5 * float(state.grad @ state.direction), state.grad)
         state.optimality = self.objective.optimality(state.theta, state.grad)
 
     def advance(self, state):

@@ -127,13 +127,16 @@ class RowSystem:
 
     Where D is zero, something small stands in for it: this shortens steps along which nothing changes.
     Under an l1 penalty D tends to zero where a coefficient is free, and would be lost in rounding: there
-    the remedy is the same, and conjugate gradients undo it.
+    the remedy is the same, and conjugate gradients undo it. A penalised intercept counts as a coefficient,
+    of a column of ones.
     """
 
     def __init__(self, objective, coordinates, weights, diagonal):
         blocks, p = objective.blocks, objective.n_features
         self.sparse, self.mean = blocks.sparse, coordinates.mean
         self.unit, self.unit_b = coordinates.scale[:p], coordinates.scale[p:]
+        free = objective.fit_intercept and not objective.penalty.l2_intercept > 0
+        self.k = p + objective.fit_intercept - free  # columns with a diagonal
         if blocks.sparse:
             self.X = blocks.X
         else:
@@ -141,8 +144,8 @@ class RowSystem:
         Q = np.zeros(blocks.n_rows)
         weights(0, len(Q), Q)
         self.root, floor = np.sqrt(Q), PROXIMAL * Q.sum()
-        self.ones = self.root * self.unit_b if objective.fit_intercept else None
-        self.D = np.where(diagonal[:p] > 0, diagonal[:p], floor)
+        self.ones = self.root * self.unit_b if free else None
+        self.D = np.where(diagonal[: self.k] > 0, diagonal[: self.k], floor)
         self.near_D = self.D if objective.penalty.smooth else np.maximum(self.D, floor)
         A = self._across() * self.root * self.root[:, None]
         A[np.diag_indices(len(A))] += 1.0
@@ -151,39 +154,45 @@ class RowSystem:
 
     def _across(self):
         """X·D⁻¹·Xᵀ."""
-        share = self.unit**2 / self.near_D
+        share = self.unit**2 / self.near_D[: len(self.unit)]
+        by_ones = (self.unit_b**2 / self.D[len(self.unit) :]).sum() if self.ones is None else 0.0
         if not self.sparse:
             B = self.X * np.sqrt(share)
-            return B @ B.T
+            return B @ B.T + by_ones
         offset = self.X @ (share * self.mean)
         K = (self.X.multiply(share).tocsr() @ self.X.T).toarray()
-        return K - offset - offset[:, None] + self.mean @ (share * self.mean)
+        return K - offset - offset[:, None] + self.mean @ (share * self.mean) + by_ones
 
     def _rows_times(self, w):
-        w = self.unit * w
-        return self.X @ w - (self.mean @ w if self.sparse else 0.0)
+        p, b = len(self.unit), 0.0
+        if self.ones is None:
+            b = self.unit_b @ w[p:]
+        w = self.unit * w[:p]
+        return self.X @ w + b - (self.mean @ w if self.sparse else 0.0)
 
     def _columns_times(self, t):
-        return self.unit * (self.X.T @ t - (self.mean * t.sum() if self.sparse else 0.0))
+        w = self.unit * (self.X.T @ t - (self.mean * t.sum() if self.sparse else 0.0))
+        return np.append(w, self.unit_b * t.sum()) if self.k > len(w) else w
 
     def _product(self, x):
         """(GᵀQG + D)·x."""
-        p = len(self.D)
-        t = self.root**2 * (self._rows_times(x[:p]) + (self.unit_b * x[p:]).sum())
-        return np.append(self._columns_times(t) + self.D * x[:p], self.unit_b * t.sum())
+        k = self.k
+        t = self.root**2 * (self._rows_times(x[:k]) + (self.unit_b * x[k:]).sum())
+        out = self._columns_times(t) + self.D * x[:k]
+        return out if self.ones is None else np.append(out, self.unit_b * t.sum())
 
     def _inner(self, right):
         return self.scale * dpotrs(self.factor, self.scale * right, lower=1)[0]
 
     def _once(self, g_by_root, r):
-        p = len(self.D)
-        a = self._inner(g_by_root - self.root * self._rows_times(r[:p] / self.near_D))
-        b = r[p:]
+        k = self.k
+        a = self._inner(g_by_root - self.root * self._rows_times(r[:k] / self.near_D))
+        b = r[k:]
         if self.ones is not None:
             by_b = self._inner(self.ones)
-            b = (self.ones @ a + r[p:]) / (self.ones @ by_b)
+            b = (self.ones @ a + b) / (self.ones @ by_b)
             a -= b * by_b
-        return np.append((self._columns_times(self.root * a) + r[:p]) / self.near_D, b)
+        return np.append((self._columns_times(self.root * a) + r[:k]) / self.near_D, b)
 
     def solve(self, pulled, g, r):
         """x, where ``pulled`` is Gᵀg."""

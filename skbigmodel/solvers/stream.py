@@ -95,7 +95,9 @@ def _rate(solver, state, at):
     if getattr(objective.loss, "smooth", True):
         met = at.curvature_near(state.last, g)
         state.curvature = max(met, MEMORY * state.curvature)
-    elif state.curvature == 0.0 and g.any():  # Polyak's step for an optimal value of 0
-        state.curvature = float(g @ g) / abs(state.value)
+    elif state.curvature == 0.0:  # Polyak's step for an optimal value of 0, from a start far from the optimum
+        value, grad = objective.value_grad(np.zeros_like(state.last))
+        g = at.pull(grad)
+        state.curvature = float(g @ g) / abs(value) if g.any() else 0.0
     noise = np.count_nonzero(state.square) / solver.batch_size
     return solver.stream_rate(state.value, state.curvature or 1.0, noise)

@@ -1,0 +1,214 @@
+"""Coordinate descent in the dual of a margin loss: one bounded variable a row, whose step is a formula.
+
+Each iteration
+
+1. sweeps over the rows in a random order, leaving out those that by their gradient will stay at a bound,
+   until the gradient has fallen to a share of what it was;
+2. forms the coefficients anew from the dual variables, measures value and duality gap over all rows, and
+   takes all of them in again.
+
+A free intercept is the multiplier of the constraint Σ a·t = 0. It is found by the proximal point method: the
+sweeps are about an intercept penalised for its distance from a centre, and the centre moves to where they
+lead once they are that near to their optimum. What is reported then is feasible: the dual variables of one
+class are scaled to meet the constraint, and the intercept is the best for the coefficients.
+
+References
+----------
+C.-J. Hsieh, K.-W. Chang, C.-J. Lin, S. S. Keerthi and S. Sundararajan, "A dual coordinate descent method for
+large-scale linear SVM", ICML (2008); R. T. Rockafellar, "Augmented Lagrangians and applications of the
+proximal point algorithm in convex programming", Math. Oper. Res. 1 (1976).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .. import passes_dual as passes
+from ..passes_linear import add_weighted, decision
+from ..passes_stochastic import shuffled
+from ..validation import NotFinite
+
+SHARE = 0.3  # of the gradient at the last look, at which the next one is taken
+MAX_SWEEPS = 30  # between two looks
+NEAR = 0.5  # gradient, in units of the centre's move, at which the centre moves
+TIED = 1e-12  # relative: sums of weights that differ by less are the same
+PATIENCE = 60  # looks without progress after which rounding is to blame
+
+
+@dataclass
+class State:
+    """Dual variables, the point they lead to, and what is reported of it."""
+
+    theta: np.ndarray
+    value: float
+    a: np.ndarray
+    point: np.ndarray  # coefficients and intercept of the sweeps
+    centre: float  # of a free intercept
+    violation: float = np.inf  # largest projected gradient in the last sweep
+    gap: float = np.inf
+    optimality: float = np.inf  # the gap, too: the gradient of such an iterate is zero
+    best_gap: float = np.inf
+    waited: int = 0
+    count: int = 0  # sweeps
+    stalled: bool = False
+
+
+class DualCoordinateDescent:
+    """Margin losses with an l2 penalty."""
+
+    name = "dual"
+    State = State
+
+    def __init__(self, objective, settings):
+        self.objective = objective
+        blocks, penalty = objective.blocks, objective.penalty
+        self.free = objective.fit_intercept and not penalty.l2_intercept > 0
+        cap, bend = objective.loss.dual
+        scale, scale_b = 1.0 / penalty.l2, 0.0
+        if objective.fit_intercept and not self.free:
+            scale_b = 1.0 / penalty.l2_intercept
+        self.margin = passes.Margin(cap, bend, scale, scale_b, blocks.weight)
+        self.m = (np.ones(blocks.n_rows) if blocks.s is None else blocks.s) / blocks.weight
+        self.diag = self._curvatures()
+        if self.free:  # as if the intercept's column had the length of a row
+            self.margin = self.margin._replace(scale_b=float(self.diag.mean()) or 1.0)
+            self.diag += self.margin.scale_b
+
+    @staticmethod
+    def refusal(objective):
+        """Why the optimum is out of reach, or ``None``."""
+        penalty = objective.penalty
+        if not hasattr(objective.loss, "dual"):
+            return "it takes margin losses only"
+        if not penalty.smooth or not penalty.l2 > 0:
+            return "it needs an l2 penalty, and takes no other"
+        if objective.fit_intercept and not penalty.l2_intercept > 0 and objective.loss.dual[0] == np.inf:
+            return "it takes no squared hinge with an intercept that is not penalised"
+        return None
+
+    def _curvatures(self):
+        diag = np.empty(self.objective.blocks.n_rows)
+        self.objective.blocks.map(
+            lambda block: passes.curvatures(block.rows, block.s, self.margin, diag[block.start : block.stop])
+        )
+        return diag
+
+    def init(self, theta):
+        """The dual variables that ``theta`` implies."""
+        value, _ = self.objective.value_grad(theta)
+        if not np.isfinite(value) or not np.isfinite(self.diag).all():
+            raise NotFinite
+        centre = float(theta[-1]) if self.free else 0.0
+        a = self._implied(theta) if theta.any() else np.zeros(len(self.m))
+        state = State(theta, value, a, theta, centre)
+        self._look(state)
+        return state
+
+    def _implied(self, theta):
+        """Minus the slopes of the loss at ``theta``."""
+        objective, loss = self.objective, self.objective.loss
+        a = np.empty(len(self.m))
+
+        def of_block(block):
+            part = a[block.start : block.stop]
+            decision(block.rows, theta, objective.fit_intercept, part)
+            passes.implied(block.y, block.s, loss, self.margin, part)
+
+        objective.blocks.map(of_block)
+        return a
+
+    # -- the iteration
+
+    def advance(self, state):
+        """Sweeps, and a look at where they lead."""
+        state.a, state.point = state.a.copy(), state.point.copy()
+        blocks = self.objective.blocks
+        active, bounds = np.diff(blocks.bounds), np.array([0.0, 0.0, np.inf, -np.inf])
+        order = np.concatenate([np.arange(size) for size in active])
+        goal = SHARE * state.violation
+        for _ in range(MAX_SWEEPS):
+            self._sweep(state, order, active, bounds)
+            if state.violation <= goal or not np.isfinite(goal):
+                break
+        self._look(state)
+
+    def _sweep(self, state, order, active, bounds):
+        """Step 1: every row that is active, block by block."""
+        blocks, state.count = self.objective.blocks, state.count + 1
+        bounds[:2] = -np.inf, np.inf
+        for k in shuffled(len(active), state.count):
+            k = int(k)
+            if active[k]:
+                block = blocks.blocks[k]
+                part = slice(block.start, block.stop)
+                change = passes.Sweep(state.a[part], order[part], active[k : k + 1], state.point, bounds)
+                key = state.count * 1_048_583 + k
+                passes.sweep(block.rows, block.y, block.s, self.margin, self.diag[part], change, key)
+        high, low = max(bounds[passes.HIGH], 0.0), min(bounds[passes.LOW], 0.0)
+        state.violation = float(high - low)
+        bounds[2:] = high or np.inf, low or -np.inf
+
+    # -- step 2
+
+    def _look(self, state):
+        """Coefficients from the dual variables, value and gap."""
+        objective, a = self.objective, state.a
+        state.point, mass = self._lead(a)
+        theta = state.point.copy()
+        if self.free:
+            move = self.margin.scale_b * mass
+            if state.violation <= NEAR * abs(move):
+                state.centre += move
+            state.point[-1] = state.centre + move
+            a = self._feasible(a, mass)
+            theta = self._lead(a)[0]
+        dual = a.sum() - objective.penalty_value(theta)
+        if self.margin.bend > 0.0:
+            counts = self.m > 0
+            dual -= 0.5 * self.margin.bend * (a[counts] ** 2 / self.m[counts]).sum()
+        if self.free:
+            theta[-1] = self._best_intercept(theta)
+        state.theta = theta
+        state.value, grad = objective.value_grad(theta)
+        state.gap = max(state.value - float(dual), 0.0)
+        state.optimality = objective.optimality(theta, grad) if objective.loss.smooth else state.gap
+        state.waited = 0 if state.gap < state.best_gap else state.waited + 1
+        state.best_gap = min(state.gap, state.best_gap)
+        state.stalled = state.waited >= PATIENCE
+
+    def _lead(self, a):
+        """The parameters that dual variables lead to, a free intercept being 0; and Σ a·t."""
+        objective, p = self.objective, self.objective.n_features
+        t_a = (2.0 * objective.blocks.y - 1.0) * a
+
+        def block_sum(block, out):
+            add_weighted(block.rows, t_a[block.start : block.stop], out)
+            return 0.0
+
+        w = self.margin.scale * objective.blocks.total(block_sum, p)[1]
+        mass = float(t_a.sum())
+        if not objective.fit_intercept:
+            return w, mass
+        return np.append(w, 0.0 if self.free else self.margin.scale_b * mass), mass
+
+    def _feasible(self, a, mass):
+        """Dual variables with Σ a·t = 0: those of the heavier class scaled down."""
+        heavier = (self.objective.blocks.y > 0.5) == (mass > 0)
+        total = a[heavier].sum()
+        return np.where(heavier, a * (1.0 - abs(mass) / total), a) if total > 0 else a
+
+    def _best_intercept(self, theta):
+        """The best intercept for the coefficients; the middle, where several are."""
+        blocks, z = self.objective.blocks, np.empty(len(self.m))
+        blocks.map(lambda block: decision(block.rows, theta, True, z[block.start : block.stop]))
+        counts = self.m > 0
+        return theta[-1] + crossing((2.0 * blocks.y - 1.0 - z)[counts], self.m[counts], self.m @ blocks.y)
+
+
+def crossing(values, weights, level):
+    """Where the sum of the weights of the smaller values comes to ``level``: the middle, of an interval."""
+    order = np.argsort(values, kind="stable")
+    sums = np.cumsum(weights[order])
+    k = min(int(np.searchsorted(sums, level - TIED * sums[-1])), len(order) - 1)
+    right = k + 1 if sums[k] <= level + TIED * sums[-1] and k + 1 < len(order) else k
+    return 0.5 * float(values[order[k]] + values[order[right]])

@@ -1,0 +1,425 @@
+"""The support vector classifier."""
+
+from numbers import Integral, Real
+
+import numpy as np
+from sklearn.base import _fit_context
+from sklearn.callback import with_callbacks
+from sklearn.svm import LinearSVC
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils.extmath import safe_sparse_dot
+from sklearn.utils.validation import check_is_fitted
+
+from ._docs import documented
+from .base import copy_fitted
+from .classification import GradientClassifier, decide, validation_accuracy
+from .linear import LinearEstimator
+from .multiclass import binary_problems, count_votes, scores_of_pairs
+from .validation import as_float, is_blockwise, unchanged_on_error
+
+
+@documented
+class GDSVC(GradientClassifier, LinearEstimator):
+    r"""Support vector machine for classification: the soft-margin classifier, at its exact optimum.
+
+    For two classes it minimises, over coefficients :math:`w` and intercept :math:`b`,
+
+    .. math::
+
+        \frac{1}{2} \|w\|_2^2 + C \sum_i s_i\, \ell(t_i, x_i^\top w + b), \qquad
+        \ell(t, f) = \max(0, 1 - t f) \;\text{ or its square}
+
+    where :math:`t_i = \pm 1` stands for the class of a row and :math:`s_i` is its sample weight times the
+    weight of its class. The intercept is not penalised, unless ``intercept_scaling`` is finite. With the
+    hinge loss this is :class:`~sklearn.svm.SVC` with a linear kernel; with ``intercept_scaling=1`` it is
+    :class:`~sklearn.svm.LinearSVC` of the same loss.
+
+    Three or more classes make several such problems: one for each class against the rest, or one for each
+    pair.
+
+    Parameters
+    ----------
+    C : float, default=1.0
+        Weight of the losses against the penalty: a smaller ``C`` is a stronger penalty.
+    kernel : {"linear"}, default="linear"
+        The kernel. ``"linear"`` is the only one so far.
+    loss : {"hinge", "squared_hinge"} or loss object, default="hinge"
+        Loss of a row.
+    degree, gamma, coef0
+        Parameters of kernels other than the linear one; without effect.
+    intercept_scaling : float, default=np.inf
+        A finite value B adds :math:`\frac{1}{2} (b/B)^2` to the objective, as ``LinearSVC`` does.
+    multi_class : {"auto", "ovr", "ovo"}, default="auto"
+        For three or more classes: ``"ovr"``, each class against the rest, which is ``"auto"`` for the linear
+        kernel, or ``"ovo"``, each pair of classes.
+    decision_function_shape : {"ovr", "ovo"}, default="ovr"
+        What ``decision_function`` returns where pairs of classes were fitted: a score for each class, or the
+        raw predictions of the pairs.
+    break_ties : bool, default=False
+        With pairs of classes: whether ``predict`` follows the scores of ``decision_function``, and not the
+        first class with the most votes.
+    cache_size : float, default=200
+        Parameter of kernels other than the linear one; without effect.
+    fit_intercept : bool, default=True
+        Whether there are intercepts.
+    class_weight : dict, "balanced" or None, default=None
+        Weight of each class. ``"balanced"`` makes the classes equal in total weight; in ``partial_fit`` by
+        counts of the rows so far.
+    l1_ratio : float, default=0.0
+        Share of the l1 norm in the penalty, which becomes :math:`\rho \|w\|_1 + (1 - \rho)/2\, \|w\|_2^2`.
+    {parameters}
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        Class labels, sorted.
+    class_weight_ : ndarray of shape (n_classes,)
+        Weight of each class.
+    multi_class_ : str
+        ``"ovr"`` or ``"ovo"``.
+    coef_ : ndarray of shape (1, n_features), (n_classes, n_features) or (n_pairs, n_features)
+        Coefficients; float32 if X is. Pairs come in the order (0, 1), (0, 2), …, (1, 2), …; a positive raw
+        prediction is for the first class of a pair, for the second class where there are only two.
+    intercept_ : ndarray of shape (1,), (n_classes,) or (n_pairs,)
+        Intercepts; zeros without one.
+    n_iter_ : int, or ndarray of shape (n_pairs,) where pairs were fitted
+        Iterations run, the largest number of all problems or that of each.
+    {attributes}
+
+    See Also
+    --------
+    GDLogisticClassifier : A linear model with probabilities.
+    sklearn.calibration.CalibratedClassifierCV : Gives this classifier probabilities.
+
+    References
+    ----------
+    .. [1] Cortes, C. and Vapnik, V. (1995). "Support-vector networks". Machine Learning 20.
+    .. [2] Fan, R.-E., Chang, K.-W., Hsieh, C.-J., Wang, X.-R. and Lin, C.-J. (2008). "LIBLINEAR: a library
+       for large linear classification". JMLR 9.
+
+    Examples
+    --------
+    >>> from skbigmodel import GDSVC
+    >>> X = [[-1.0], [1.0]]
+    >>> model = GDSVC(C=0.25).fit(X, ["no", "yes"])
+    >>> model.coef_
+    array([[0.5]])
+    >>> model.predict([[0.1], [-3.0]])
+    array(['yes', 'no'], dtype='<U3')
+    """
+
+    _parameter_constraints = {
+        **GradientClassifier._parameter_constraints,
+        **LinearEstimator._parameter_constraints,
+        "C": [Interval(Real, 0, None, closed="neither")],
+        "kernel": [str, callable],
+        "loss": [str, HasMethods(["value", "derivative"])],
+        "degree": [Interval(Integral, 0, None, closed="left")],
+        "gamma": [StrOptions({"scale", "auto"}), Interval(Real, 0, None, closed="left")],
+        "coef0": [Interval(Real, None, None, closed="neither")],
+        "intercept_scaling": [Interval(Real, 0, None, closed="right")],
+        "multi_class": [StrOptions({"auto", "ovr", "ovo"})],
+        "decision_function_shape": [StrOptions({"ovr", "ovo"})],
+        "break_ties": ["boolean"],
+        "cache_size": [Interval(Real, 0, None, closed="neither")],
+        "l1_ratio": [Interval(Real, 0, 1, closed="both")],
+    }
+
+    def __init__(
+        self,
+        *,
+        C=1.0,
+        kernel="linear",
+        loss="hinge",
+        degree=3,
+        gamma="scale",
+        coef0=0.0,
+        intercept_scaling=np.inf,
+        multi_class="auto",
+        decision_function_shape="ovr",
+        break_ties=False,
+        cache_size=200,
+        fit_intercept=True,
+        class_weight=None,
+        l1_ratio=0.0,
+        solver="auto",
+        learning_rate="auto",
+        batch_size=None,
+        max_iter=1000,
+        tol=1e-4,
+        loss_threshold=None,
+        max_time=None,
+        early_stopping=False,
+        validation_fraction=0.1,
+        n_iter_no_change=5,
+        init="zeros",
+        average=False,
+        warm_start=False,
+        random_state=None,
+        n_jobs=None,
+        verbose=0,
+    ):
+        self.C = C
+        self.kernel = kernel
+        self.loss = loss
+        self.degree = degree
+        self.gamma = gamma
+        self.coef0 = coef0
+        self.intercept_scaling = intercept_scaling
+        self.multi_class = multi_class
+        self.decision_function_shape = decision_function_shape
+        self.break_ties = break_ties
+        self.cache_size = cache_size
+        self.fit_intercept = fit_intercept
+        self.class_weight = class_weight
+        self.l1_ratio = l1_ratio
+        self.solver = solver
+        self.learning_rate = learning_rate
+        self.batch_size = batch_size
+        self.max_iter = max_iter
+        self.tol = tol
+        self.loss_threshold = loss_threshold
+        self.max_time = max_time
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.init = init
+        self.average = average
+        self.warm_start = warm_start
+        self.random_state = random_state
+        self.n_jobs = n_jobs
+        self.verbose = verbose
+
+    @with_callbacks
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(
+        self,
+        X,
+        y,
+        sample_weight=None,
+        *,
+        X_val=None,
+        y_val=None,
+        sample_weight_val=None,
+        coef_init=None,
+        intercept_init=None,
+    ):
+        """Fit the model.
+
+        Parameters
+        ----------
+        {X}
+        y : array-like of shape (n_samples,)
+            Class labels: numbers, strings or booleans.
+        {parameters}
+        """
+        with unchanged_on_error(self):
+            self._check_kernel()
+            return self._fit(
+                X, y, sample_weight, (X_val, y_val, sample_weight_val), (coef_init, intercept_init)
+            )
+
+    def _check_kernel(self):
+        """The one place that tells the kernels apart."""
+        if self.kernel != "linear":
+            raise ValueError(f"kernel={self.kernel!r} is not known; it must be 'linear'")
+
+    def _fit(self, X, y, sample_weight, validation, start):
+        self._forget_stream()
+        X, y, labels = self._check_labelled(X, y, sample_weight)
+        classes = labels.classes
+        train, held_out = self._validation_split(X, y, labels.s, validation, stratify=labels.codes)
+        problems = binary_problems(len(classes), self._scheme())
+        metadata = None if sample_weight is None else {"sample_weight": sample_weight}
+        context = self._callback_context(X, y, metadata, len(problems))
+        thetas = self._starts(X, len(problems), *start)
+        results, names = [], []
+        for k, blocks in enumerate(self._sources(X, labels.codes, train, problems)):
+
+            def unpack(theta, k=k):
+                thetas[k] = theta
+                return {**self._attributes(thetas, X.dtype), "classes_": classes}
+
+            score = self._scorer(held_out, classes, problems[k])
+            watch = self._watcher(context, X, y, metadata, unpack)
+            result, name = self._run(self._objective(blocks), thetas[k].copy(), score, watch, k)
+            fitted = unpack(result.theta)
+            results.append(result)
+            names.append(name)
+        vars(self).update(fitted, solver_=names[0], class_weight_=labels.class_weight)
+        self._keep_history(results)
+        self._keep_starts(self._starts(X, len(problems), None, None))
+        if self.multi_class_ == "ovo":  # as the twins have it
+            self.n_iter_ = np.array([result.n_iter for result in results], dtype=np.int32)
+        if context is not None:
+            context.call_on_fit_task_end(
+                estimator=self, X=X, y=y, metadata=metadata, reconstruction_attributes={}
+            )
+        self._report(results)
+        return self
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(self, X, y, classes=None, sample_weight=None):
+        """Make one stochastic pass over a batch of rows, going on from the calls before.
+
+        The penalty is weighed against the rows seen so far, so that after all rows of a data set it is that
+        of ``fit``. ``class_weight="balanced"`` counts the classes as they come.
+
+        {stream}
+
+        Parameters
+        ----------
+        {X}
+        y : array-like of shape (n_samples,)
+            Class labels.
+        classes : array-like of shape (n_classes,), default=None
+            All classes that will ever come; needed in the first call.
+        {parameters}
+        """
+        with unchanged_on_error(self):
+            self._check_kernel()
+            X, labels, seen = self._check_batch(X, y, classes, sample_weight)
+            problems = binary_problems(len(labels.classes), self._scheme())
+            thetas = self._starts(
+                X, len(problems), getattr(self, "coef_", None), getattr(self, "intercept_", None)
+            )
+            kept = list(getattr(self, "_stream", None) or [None] * len(problems))
+            for k, blocks in enumerate(self._sources(X, labels.codes, labels.s, problems)):
+                if not blocks.weight > 0.0:  # no row of this pair in the batch
+                    continue
+                pair = [i for i in problems[k] if i is not None]
+                weight = seen[:-1][pair] @ labels.class_weight[pair] if len(pair) > 1 else seen[-1]
+                kept[k], name = self._stream_step(self._objective(blocks, weight), thetas[k], kept[k])
+                thetas[k] = kept[k]["state"]["theta"]
+            fitted = self._attributes(thetas, X.dtype)
+            vars(self).update(fitted, classes_=labels.classes, class_weight_=labels.class_weight, _seen=seen)
+            self._keep_stream(kept, name)
+        return self
+
+    # -- the binary problems
+
+    def _scheme(self):
+        return "ovr" if self.multi_class == "auto" else self.multi_class
+
+    def _sources(self, X, codes, s, problems):
+        """The blocks of each problem in turn; the rows are shared, or those of a pair are taken out."""
+        in_memory = not is_blockwise(X) and not isinstance(X, np.memmap)
+        blocks = None
+        for problem in problems:
+            y, part = problem.split(codes)
+            if part is None:
+                blocks = self._blocks(X, y, s) if blocks is None else blocks.with_targets(y)
+                yield blocks
+            elif in_memory and part.any():
+                yield self._blocks(X[part], y[part], None if s is None else s[part])
+            else:
+                yield self._blocks(X, y, part * (1.0 if s is None else s))
+
+    def _objective(self, blocks, weight=None):
+        """The objective of a problem over rows of that total weight, by default its own."""
+        from .losses import MARGIN_LOSSES
+        from .objective import LinearObjective
+        from .penalties import ElasticNet
+
+        loss = self.loss
+        if isinstance(loss, str):
+            if loss not in MARGIN_LOSSES:
+                raise ValueError(
+                    f"loss={loss!r} is not known; it must be one of {sorted(MARGIN_LOSSES)}, or an object"
+                )
+            loss = MARGIN_LOSSES[loss]()
+        strength = 1.0 / (self.C * (weight or blocks.weight or 1.0))
+        of_intercept = strength / self.intercept_scaling**2 if self.fit_intercept else 0.0
+        penalty = ElasticNet(
+            float(strength * self.l1_ratio), float(strength * (1 - self.l1_ratio)), False, float(of_intercept)
+        )
+        return LinearObjective(blocks, loss, penalty, bool(self.fit_intercept))
+
+    def _starts(self, X, n_problems, coef_init, intercept_init):
+        """Starting points (n_problems, n_params): given, kept from the last fit, or as ``init`` says."""
+        shape = (n_problems, X.shape[1])
+        if self.warm_start and getattr(self, "coef_", np.empty(0)).shape == shape and coef_init is None:
+            coef_init, intercept_init = self.coef_, self.intercept_
+        return self._pack(shape, coef_init, intercept_init)
+
+    def _attributes(self, thetas, dtype):
+        """Fitted attributes of parameter vectors (n_problems, n_params)."""
+        coef = np.array(thetas[:, : thetas.shape[1] - self.fit_intercept], dtype=as_float(dtype))
+        intercept = thetas[:, -1] if self.fit_intercept else np.zeros(len(thetas))
+        return {"coef_": coef, "intercept_": intercept.astype(coef.dtype), "multi_class_": self._scheme()}
+
+    def _scorer(self, held_out, classes, problem):
+        """Accuracy on the held-out rows of a problem of an iterate; ``None`` without such."""
+        if held_out is None:
+            return None
+        X, y, s = held_out
+        codes = np.searchsorted(classes, y).clip(max=len(classes) - 1)
+        y, part = problem.split(np.where(classes[codes] == y, codes, -1))
+        if part is not None:
+            rows = np.flatnonzero(part)
+            X, y, s = X[rows], y[rows], None if s is None else s[rows]
+
+        def predict(theta, X):
+            z = safe_sparse_dot(X, theta[: X.shape[1]]) + (theta[-1] if self.fit_intercept else 0.0)
+            return (z > 0).astype(np.float64)
+
+        return validation_accuracy((X, y, s), predict)
+
+    # -- predictions
+
+    def decision_function(self, X):
+        """Signed distance from the boundary, in units of the margin: for the second class, or of each class.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_samples,), (n_samples, n_classes) or (n_samples, n_pairs)
+            The raw predictions. For pairs of classes with ``decision_function_shape="ovr"`` it is the votes
+            for each class, to which its raw predictions add less than a half.
+        """
+        z = self._raw_predictions(X)
+        if z.shape[1] == 1:
+            return z[:, 0]
+        if self.multi_class_ == "ovr" or self.decision_function_shape == "ovo":
+            return z
+        return scores_of_pairs(z, len(self.classes_))
+
+    def predict(self, X):
+        """Predict the class of each row.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+            With the dtype of ``classes_``.
+        """
+        if self.break_ties and self.decision_function_shape == "ovo":
+            raise ValueError("break_ties must be False when decision_function_shape is 'ovo'")
+        z = self._raw_predictions(X)
+        if z.shape[1] == 1 or self.multi_class_ == "ovr":
+            return self.classes_[decide(z)]
+        scores = (scores_of_pairs if self.break_ties else count_votes)(z, len(self.classes_))
+        return self.classes_[scores.argmax(axis=1)]
+
+    def to_sklearn(self):
+        """A fitted :class:`~sklearn.svm.LinearSVC` that predicts the same.
+
+        For exporters such as ONNX converters, which know scikit-learn's classes.
+
+        Raises
+        ------
+        ValueError
+            If pairs of classes were fitted: scikit-learn has no linear model of such.
+        """
+        check_is_fitted(self)
+        if self.coef_.shape[0] > 1 and self.multi_class_ == "ovo":
+            raise ValueError("scikit-learn has no linear model of pairs of classes: use multi_class='ovr'")
+        twin = LinearSVC(C=self.C, fit_intercept=self.fit_intercept, class_weight=self.class_weight)
+        names = ("coef_", "intercept_", "classes_", "n_features_in_", "feature_names_in_", "n_iter_")
+        return copy_fitted(self, twin, names)
