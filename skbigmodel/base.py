@@ -87,6 +87,8 @@ class GradientEstimator(CallbackSupportMixin, BaseEstimator):
             raise ValueError("sample_weight_val needs X_val and y_val")
         if not self.early_stopping:
             return s, None
+        from .sources import some_rows
+
         rows = np.arange(X.shape[0])
         _, held_out = train_test_split(
             rows, test_size=self.validation_fraction, stratify=stratify, random_state=self.random_state
@@ -97,7 +99,7 @@ class GradientEstimator(CallbackSupportMixin, BaseEstimator):
         weights[held_out] = 0.0
         if not weights.any():
             raise ValueError("early_stopping leaves no training row with a positive weight")
-        return weights, (X[held_out], y[held_out], s_val)
+        return weights, (some_rows(X, held_out), y[held_out], s_val)
 
     # -- the run
 

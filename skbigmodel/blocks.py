@@ -4,6 +4,7 @@ The cut into blocks depends on the shape of the data alone, and partial sums are
 depends on their number alone, so that a result is the same, bit for bit, for any number of threads.
 """
 
+import contextlib
 import itertools
 import os
 import threading
@@ -17,13 +18,14 @@ from scipy.sparse import issparse
 from threadpoolctl import ThreadpoolController
 
 from ._jit import frozen
+from .reading import Buffers, ReadAhead, read_rows
 from .rows import as_rows
 from .validation import as_float, is_blockwise
 
 BLOCK_ENTRIES = 1 << 18  # stored entries of X that are worth a block of their own
 MAX_BLOCKS = 64
 MIN_GROUPS = 8  # of blocks whose large sums are formed apart
-SLICE_BYTES = 1 << 24  # of float64 per block that is read from elsewhere
+SLICE_BYTES = 1 << 23  # of float64 per block that is read from elsewhere
 THREAD_ENTRIES = 1 << 17  # below so many entries in all a pass is over before a second thread has started
 ONE = frozen(np.ones(1))  # stands for "no weights"
 
@@ -240,11 +242,12 @@ class Blocks:
         ``kept`` are results of :meth:`keep`, of which each block gets its part.
         """
         results = [None] * len(self.blocks)
+        with self._reader(range(len(results))) as block:
 
-        def one(k):
-            results[k] = function(self.blocks[k], *(parts[k] for parts in kept))
+            def one(k):
+                results[k] = function(block(k), *(parts[k] for parts in kept))
 
-        self._run(one, len(results))
+            self._run(one, len(results))
         return results
 
     def keep(self, function, *kept):
@@ -254,8 +257,15 @@ class Blocks:
     def reduce(self, function, combine):
         """What ``function(block)`` returns for each block, combined pairwise along a fixed tree."""
         tree = Tree(len(self.blocks), combine)
-        self._run(lambda k: tree.add(function(self.blocks[k]), k), len(self.blocks))
+        with self._reader(range(len(self.blocks))) as block:
+            self._run(lambda k: tree.add(function(block(k)), k), len(self.blocks))
         return tree.root
+
+    def visit(self, order=None):
+        """The blocks one after the other, in their own order or that of the given numbers."""
+        order = range(len(self.blocks)) if order is None else [int(k) for k in order]
+        with self._reader(order) as block:
+            yield from map(block, order)
 
     def total(self, function, shape, *kept, merged=False):
         """Sum over the blocks of what ``function(block, *parts, out)`` returns and of what it adds to ``out``.
@@ -275,13 +285,14 @@ class Blocks:
             out, value = np.zeros(shape), 0.0
             numbers = groups[g].tolist()
             if merged:
-                value = sum(function(block, out) for block in self._merge(numbers))
+                value = sum(function(block, out) for block in self._merge(numbers, read))
             else:
                 for k in numbers:
-                    value += function(self.blocks[k], *(parts[k] for parts in kept), out)
+                    value += function(read(k), *(parts[k] for parts in kept), out)
             tree.add((value, out), g)
 
-        self._run(one, n_groups)
+        with self._reader(range(len(self.blocks))) as read:
+            self._run(one, n_groups)
         return tree.root
 
     def head(self):
@@ -296,9 +307,13 @@ class Blocks:
         """The smallest weight above 0."""
         return 1.0 if self.s is None else float(self.s[self.s > 0].min())
 
-    def _merge(self, group):
+    def _reader(self, order):
+        """Context of a function from a number to the block, called in about that order."""
+        return contextlib.nullcontext(self.blocks.__getitem__)
+
+    def _merge(self, group, read):
         """Consecutive blocks, as they can be had at once."""
-        return map(self.blocks.__getitem__, group)
+        return map(read, group)
 
     def _run(self, function, n_tasks):
         """function(0) … function(n_tasks - 1), on threads where that pays."""
@@ -327,7 +342,7 @@ class ArrayBlocks(Blocks):
             return rows._replace(indptr=rows.indptr[start : stop + 1])
         return rows._replace(X=rows.X[start:stop])
 
-    def _merge(self, group):
+    def _merge(self, group, read):
         start, stop = int(self.bounds[group[0]]), int(self.bounds[group[-1] + 1])
         yield Block(self._slice(self.memo["rows"], start, stop), *self._targets(start, stop), start, stop)
 
@@ -338,42 +353,36 @@ class ArrayBlocks(Blocks):
         )
 
 
+def block_rows(X):
+    """Rows of a block that is read from elsewhere."""
+    entries = X.nnz // max(1, X.shape[0]) if issparse(X) else int(np.prod(X.shape[1:]))
+    return max(1, SLICE_BYTES // (8 * max(1, entries)))
+
+
 class SlicedBlocks(Blocks):
     """Blocks read as slices ``X[a:b]`` of a file or foreign array, converted and checked at each read."""
 
     def _cut(self):
-        per_block = max(1, SLICE_BYTES // (8 * self.n_features))
-        return np.append(np.arange(0, self.n_rows, per_block), self.n_rows)
+        return np.append(np.arange(0, self.n_rows, block_rows(self.X)), self.n_rows)
 
     def _blocks(self):
+        self._room = Buffers(self.n_threads + 2)  # those of the threads, one ahead, one just done with
         return _Slices(self)
 
-    def read(self, start, stop, step=1):
-        """Rows as a C-ordered float array.
+    def _reader(self, order):
+        return ReadAhead(self.blocks.__getitem__, order)
 
-        Raises
-        ------
-        ValueError
-            If they cannot be read, have another width, or are not finite; the message names the rows.
-        """
-        part = np.asarray(self.X[start:stop])[::step]
-        if part.ndim != 2 or part.shape[1] != self.n_features:
-            raise ValueError(
-                f"rows {start} to {stop} of X have shape {part.shape}, not {self.n_features} columns"
-            )
-        part = np.ascontiguousarray(part, dtype=as_float(part.dtype))
-        with np.errstate(over="ignore", invalid="ignore"):
-            finite = np.isfinite(part.sum())
-        if not finite and not np.isfinite(part).all():
-            raise ValueError(f"Input X contains NaN or infinity in rows {start} to {stop}")
+    def read(self, start, stop):
+        """Rows as a C-ordered float array; they are checked when they are read for the first time."""
+        checked = self.memo.setdefault("checked", set())
+        part = read_rows(self.X, start, stop, start in checked, self._room)
+        checked.add(start)
         return part
 
     def sample(self, step):
         """Every ``step``-th row, in memory."""
-        bounds = itertools.pairwise(self.bounds.tolist())
-        X = np.concatenate(
-            [self.read(a, b)[-a % step :: step].copy() for a, b in bounds]
-        )  # a copy frees the block
+        # a copy frees the block
+        X = np.concatenate([block.rows.X[-block.start % step :: step].copy() for block in self.visit()])
         return ArrayBlocks(X, self.y[::step], None if self.s is None else self.s[::step], self.n_threads)
 
 
@@ -399,7 +408,13 @@ def make_blocks(X, y, s, n_threads):
     return (SlicedBlocks if is_blockwise(X) else ArrayBlocks)(X, y, s, n_threads)
 
 
-def iter_slices(X):
-    """The rows of a source that is read block by block, as arrays."""
-    source = SlicedBlocks(X, np.zeros(X.shape[0]))
-    return (block.rows.X for block in source.blocks)
+def in_slices(function, X):
+    """function(X); where X is read block by block, its results for the blocks, one below the other."""
+    if not is_blockwise(X):
+        return function(X)
+    out = None
+    for block in SlicedBlocks(X, np.broadcast_to(0.0, X.shape[0])).visit():
+        part = function(block.rows.X)
+        out = np.empty((X.shape[0], *part.shape[1:]), part.dtype) if out is None else out
+        out[block.start : block.stop] = part
+    return out

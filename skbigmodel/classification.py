@@ -155,8 +155,14 @@ def validation_accuracy(held_out, predict):
 
     ``predict(theta, X)`` gives the labels; the result is ``None`` where no rows are held out.
     """
+    from .blocks import in_slices
+
     if held_out is None:
         return None
     X, y, s = held_out
     y = np.asarray(as_labels(y))
-    return lambda theta: accuracy_score(y, predict(theta, X), sample_weight=s)
+
+    def score(theta):
+        return accuracy_score(y, in_slices(lambda rows: predict(theta, rows), X), sample_weight=s)
+
+    return score

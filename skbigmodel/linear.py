@@ -34,10 +34,9 @@ class LinearEstimator(SparseCoefMixin, GradientEstimator):
         X = check_X(self, X, reset=False)
         coef = self.coef_.T
         if is_blockwise(X):
-            from .blocks import iter_slices
+            from .blocks import in_slices
 
-            parts = [safe_sparse_dot(part, coef) + self.intercept_ for part in iter_slices(X)]
-            return np.concatenate(parts)
+            return in_slices(lambda part: safe_sparse_dot(part, coef) + self.intercept_, X)
         z = safe_sparse_dot(X, coef, dense_output=True) + self.intercept_
         if not np.isfinite(z).all():
             assert_all_finite(

@@ -300,13 +300,16 @@ class GDLinearRegressor(MultiOutputMixin, RegressorMixin, LinearEstimator):
 
     def _scorer(self, held_out, loss, target):
         """R² (or D² of the loss's mean) of an iterate on the held-out rows; ``None`` without such."""
+        from .blocks import in_slices
+
         if held_out is None:
             return None
         X, y, s = held_out
         y = np.asarray(y, dtype=np.float64).reshape(X.shape[0], -1)[:, target]
 
         def score(theta):
-            z = safe_sparse_dot(X, theta[: X.shape[1]]) + (theta[-1] if self.fit_intercept else 0.0)
+            w, b = theta[: X.shape[1]], theta[-1] if self.fit_intercept else 0.0
+            z = in_slices(lambda rows: safe_sparse_dot(rows, w) + b, X)
             return r2_score(y, _mean(loss, z), sample_weight=s)
 
         return score

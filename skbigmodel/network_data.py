@@ -92,6 +92,8 @@ class NetworkData(GradientClassifier):
             return rows, self._validation_split(X, y, None, given)[1], None
         if not self.early_stopping or self.solver == "lbfgs":
             return rows, None, None
+        from .sources import some_rows
+
         if kept and kept["places"] is not None and kept["n_rows"] == X.shape[0]:
             places = kept["places"]
             rows = rows[~np.isin(rows, places)]
@@ -107,7 +109,7 @@ class NetworkData(GradientClassifier):
                 "The validation set is too small. Increase 'validation_fraction' or the size of your dataset."
             )
         places = np.sort(places)
-        held_out = X[places], _take(y, places), None if coded.s is None else coded.s[places]
+        held_out = some_rows(X, places), _take(y, places), None if coded.s is None else coded.s[places]
         return rows, held_out, places
 
 

@@ -75,6 +75,7 @@ class NetworkTraining(NetworkData):
 
     def _scorer(self, held_out, net, coded):
         """Accuracy of an iterate on the held-out rows; ``None`` without such."""
+        from .blocks import in_slices
         from .network import raw_outputs, unpack
 
         if held_out is None:
@@ -83,7 +84,8 @@ class NetworkTraining(NetworkData):
         y = check_array(y, dtype=None) if self._several_labels(y) else np.asarray(as_labels(y))
 
         def score(theta):
-            z = raw_outputs(X, *unpack(net, theta), net.activation)
+            network = unpack(net, theta)
+            z = in_slices(lambda rows: raw_outputs(rows, *network, net.activation), X)
             if y.ndim == 2:
                 return float(np.average(((z > 0) == y).all(axis=1), weights=s))
             return float(np.average(coded.classes[decide(z)] == y, weights=s))

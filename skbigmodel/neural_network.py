@@ -421,9 +421,9 @@ class GDMLPClassifier(NetworkTraining):
         activation = CLASSES[self.activation]() if isinstance(self.activation, str) else self.activation
         network = self.coefs_, self.intercepts_, activation
         if is_blockwise(X):
-            from .blocks import iter_slices
+            from .blocks import in_slices
 
-            return np.concatenate([raw_outputs(part, *network) for part in iter_slices(X)])
+            return in_slices(lambda part: raw_outputs(part, *network), X)
         z = raw_outputs(X, *network)
         if not np.isfinite(z).all():
             assert_all_finite(

@@ -138,8 +138,8 @@ class Epochs:
             return
         of_row = np.searchsorted(blocks.bounds, state.rows, side="right") - 1
         numbers, first = np.unique(of_row, return_index=True)
-        for k in numbers[np.argsort(first)]:
-            block = blocks.blocks[int(k)]
+        numbers = numbers[np.argsort(first)]
+        for k, block in zip(numbers, blocks.visit(numbers), strict=True):
             order = state.rows[of_row == k] - block.start
             yield block.rows, self.objective.targets(block.start, block.stop), order
 

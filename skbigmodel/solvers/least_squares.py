@@ -238,7 +238,7 @@ class LeastSquares:
             across = X @ centre
             K = (X @ X.T).toarray() - across[:, None] - across + centre @ centre
         else:
-            X = np.concatenate([block.rows.X for block in blocks.blocks]).astype(np.float64) - centre
+            X = np.concatenate([block.rows.X for block in blocks.visit()]).astype(np.float64) - centre
             K = X @ X.T
         K *= root[:, None] * root
         y = root * (blocks.y - y_centre)

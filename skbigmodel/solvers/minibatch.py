@@ -151,8 +151,8 @@ class MiniBatch:
         theta = self._matrix(state.last)
         walk = Walk(theta, np.zeros(self.shape), state.moments.copy(), np.zeros(self.shape), counts)
         key = self.settings.seed * 1_048_583 + state.count
-        for k in shuffled(len(self.blocks.blocks), key):
-            block = self.blocks.blocks[int(k)]
+        order = shuffled(len(self.blocks.blocks), key)
+        for k, block in zip(order, self.blocks.visit(order), strict=True):
             part = anchor._replace(table=anchor.table[block.start : block.stop])
             epoch(block.rows, block.y, block.s, self.head, plan, part, walk, key * 1021 + int(k) + 1)
         return walk

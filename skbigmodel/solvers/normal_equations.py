@@ -140,7 +140,7 @@ class RowSystem:
         if blocks.sparse:
             self.X = blocks.X
         else:
-            self.X = np.concatenate([block.rows.X for block in blocks.blocks]) - self.mean
+            self.X = np.concatenate([block.rows.X for block in blocks.visit()]) - self.mean
         Q = np.zeros(blocks.n_rows)
         weights(0, len(Q), Q)
         self.root, floor = np.sqrt(Q), PROXIMAL * Q.sum()
