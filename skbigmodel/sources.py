@@ -235,11 +235,14 @@ class ArrowRows(Rows):
         Whether slices are pandas DataFrames, for a transformer that knows columns by name; see
         :class:`TransformedRows`. Otherwise they are arrays, and columns of a table must be numbers.
 
-    Notes ----- A row group is decoded as a whole and two are kept: write files with row groups of some
-    100,000 rows. A null in a column of numbers becomes NaN.
+    Notes
+    -----
+    A row group is decoded as a whole and two are kept: write files with row groups of some 100,000 rows. A
+    null in a column of numbers becomes NaN.
 
     Decoding takes longer than most passes. Where the rows are fitted more than once, write them to a memory
-    map with :func:`write_rows` and fit that. """
+    map with :func:`write_rows` and fit that.
+    """
 
     def __init__(self, source, columns=None, *, frames=False):
         self._source, self._frames = source, frames

@@ -1,5 +1,6 @@
 """Shared by the suite: a table of estimators, solvers, layouts, optional packages, a fresh process."""
 
+import inspect
 import os
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pytest
 from scipy import sparse
 
 import skbigmodel
-from skbigmodel import GDLinearRegressor, GDLogisticClassifier
+from skbigmodel import GDLinearRegressor, GDLogisticClassifier, GDSVC
 
 SOLVERS = ["auto", "gd", "nesterov", "lbfgs", "newton-cg", "saga", "cd", "sgd", "adam"]
 LAYOUTS = {"dense": np.ascontiguousarray, "csr": sparse.csr_array, "csc": sparse.csc_matrix}
@@ -53,10 +54,21 @@ class Case(NamedTuple):
         return -1e3 * y if self.kind == "regressor" else y.max() - y
 
 
+def _svc(**params):
+    """With the default loss, unless a solver is named that takes smooth losses only."""
+    solver = params.get("solver")
+    smooth = isinstance(solver, str) and solver in SOLVERS[1:]
+    return GDSVC(**{"loss": "squared_hinge" if smooth else "hinge", **params})
+
+
+_svc.__signature__ = inspect.signature(GDSVC)
+
+
 _EXACT = {"tol": 1e-10, "max_iter": 10_000}
 CASES = {
     "R": Case(GDLinearRegressor, "regressor", {"alpha": 0.1, **_EXACT}, {"alpha": 0.0}),
     "L": Case(GDLogisticClassifier, "classifier", _EXACT, {"C": np.inf}),
+    "V": Case(_svc, "classifier", _EXACT, {"C": 1e12}),
 }
 
 

@@ -9,11 +9,12 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
 from sklearn.linear_model import ElasticNet, Lasso, LogisticRegression
 
-from skbigmodel import losses, penalties
+from skbigmodel import GDLogisticClassifier, losses, penalties
 from skbigmodel._jit import exp
 from skbigmodel.blocks import ArrayBlocks, SlicedBlocks, single_threaded_blas
 from skbigmodel.objective import LinearObjective
-from skbigmodel.solvers import coordinate, quadratic
+from skbigmodel.rows import as_csr
+from skbigmodel.solvers import coordinate, coordinate_softmax, quadratic
 from skbigmodel.solvers.coordinate import CoordinateDescent
 from skbigmodel.solvers.driver import Control, Settings, gap_tolerance, is_converged, minimize
 
@@ -328,3 +329,22 @@ def test_columns_are_taken_in_order():
         blocks = ArrayBlocks(layout(X), y)
         few = coordinate.take_columns(blocks, features)
         assert_array_equal(few.toarray() if sparse.issparse(few) else few, X[:, features])
+
+
+def test_sparse_rows_of_chosen_columns_are_whole(monkeypatch):
+    """The matrix of which columns are taken is as wide as the rows: SciPy writes beyond a narrower one."""
+    made = []
+
+    def watched(rows, n_features):
+        matrix = as_csr(rows, n_features)
+        matrix.check_format(full_check=True)
+        made.append(n_features)
+        return matrix
+
+    monkeypatch.setattr(coordinate_softmax, "as_csr", watched)
+    rng = np.random.default_rng(0)
+    X = sparse.random_array((300, 12), density=0.5, rng=rng, format="csr")
+    y = np.digitize((X @ np.r_[3.0, -3.0, np.zeros(10)]), [-0.3, 0.3])  # the last columns are of no use
+    model = GDLogisticClassifier(C=0.1, l1_ratio=1.0).fit(X, y)
+    assert made == [12] * len(made) and made
+    assert not model.coef_[:, -1].any()

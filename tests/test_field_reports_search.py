@@ -14,7 +14,10 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import GridSearchCV, KFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
 from sklearn.utils import get_tags
+
+from skbigmodel import GDLinearRegressor, GDLogisticClassifier, GDSVC
 
 
 def test_cvp_01_constructor_only_stores(case):
@@ -65,10 +68,10 @@ def test_cvp_02_representations(case):
 def test_cvp_02_pipeline_and_stacking(case):
     """CVP-02: inside a pipeline and a stack, next to and in place of scikit-learn's twin."""
     X, y = case.data(n=200)
-    if case.kind == "classifier":
-        twin, Stack = LogisticRegression(tol=1e-10), StackingClassifier
-    else:
-        twin, Stack = Ridge(alpha=0.1 * 200), StackingRegressor
+    twins = {GDLogisticClassifier: LogisticRegression(tol=1e-10), GDLinearRegressor: Ridge(alpha=0.1 * 200),
+             GDSVC: SVC(kernel="linear", tol=1e-10)}  # fmt: skip
+    twin = twins[type(case())]
+    Stack = StackingClassifier if case.kind == "classifier" else StackingRegressor
     scaled = make_pipeline(StandardScaler(), case()).fit(X, y)
     assert_allclose(scaled[-1].coef_, make_pipeline(StandardScaler(), twin).fit(X, y)[-1].coef_, rtol=1e-5)
     stack = Stack([("ours", case()), ("twin", clone(twin))], final_estimator=case(), cv=3).fit(X, y)
