@@ -111,7 +111,8 @@ class SoftmaxCoordinateDescent:
         shift = np.zeros(features.size)
         if objective.fit_intercept and not blocks.sparse:
             shift[:] = column_moments(blocks)[0][features]
-        H = blocks.total(partial(_curvature_sum, features, shift), (size, size), P)[1] / blocks.weight
+        curvature_sum = partial(_curvature_sum, features, shift, objective.n_features)
+        H = blocks.total(curvature_sum, (size, size), P)[1] / blocks.weight
         H, border, corner = H[:-K, :-K], H[:-K, -K:], H[-K:, -K:]
         if not objective.fit_intercept:
             border, corner = np.zeros((len(H), 0)), np.zeros((0, 0))
@@ -125,10 +126,10 @@ class SoftmaxCoordinateDescent:
         return H, border, inverse, shift
 
 
-def _curvature_sum(features, shift, block, P, H):
+def _curvature_sum(features, shift, n_features, block, P, H):
     X = getattr(block.rows, "X", None)
     dense = X is not None
-    X = X if dense else as_csr(block.rows, features.max(initial=0) + 1)
+    X = X if dense else as_csr(block.rows, n_features)
     step = max(32, CHUNK_BYTES // (8 * len(H)))
     for start in range(0, len(P), step):
         rows = slice(start, start + step)
