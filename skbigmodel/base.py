@@ -4,6 +4,7 @@ Nothing here imports Numba: the layers below are imported when a fit starts, so 
 loading a pickled model and predicting with it stay light.
 """
 
+import functools
 import inspect
 import time
 import warnings
@@ -18,7 +19,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from . import _jit
-from .validation import TOO_LARGE, NotFinite, check_finite, check_weights, check_X
+from .validation import TOO_LARGE, NotFinite, check_finite, check_weights, check_X, is_dask
 
 CHEAP_TO_CHECK = 1 << 20  # entries of X
 CHECKED_IN_PASSING = ("newton", "newton-cg", "least-squares", "cd", "interior-point", "dual")
@@ -46,6 +47,8 @@ class GradientEstimator(CallbackSupportMixin, BaseEstimator):
         "n_jobs": [None, Integral],
         "verbose": ["verbose"],
     }
+
+    takes_dask = False  # as X of ``fit``
 
     def __getstate__(self):
         return {**super().__getstate__(), "_skbigmodel_version": _version()}
@@ -87,6 +90,8 @@ class GradientEstimator(CallbackSupportMixin, BaseEstimator):
             raise ValueError("sample_weight_val needs X_val and y_val")
         if not self.early_stopping:
             return s, None
+        if not hasattr(X, "__getitem__"):  # stands for a Dask collection
+            raise ValueError("early_stopping takes its validation rows from X only in memory: pass X_val and y_val")
         from .sources import some_rows
 
         rows = np.arange(X.shape[0])
@@ -100,6 +105,12 @@ class GradientEstimator(CallbackSupportMixin, BaseEstimator):
         if not weights.any():
             raise ValueError("early_stopping leaves no training row with a positive weight")
         return weights, (some_rows(X, held_out), y[held_out], s_val)
+
+    def _over_chunks(self, function, X, y, sample_weight):
+        """[function(rows, y, weights)] over the chunks of a Dask collection, each where it is."""
+        from .dask import over_chunks
+
+        return over_chunks(function, X, y, sample_weight)
 
     # -- the run
 
@@ -295,6 +306,20 @@ class GradientEstimator(CallbackSupportMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
         return tags
+
+
+def blockwise(method):
+    """Let a method of predictions take a Dask collection: it then gives a Dask array, chunk by chunk."""
+
+    @functools.wraps(method)
+    def predict(self, X):
+        if not is_dask(X):
+            return method(self, X)
+        from .dask import map_rows
+
+        return map_rows(self, method.__name__, X)
+
+    return predict
 
 
 def _version():

@@ -6,6 +6,7 @@ depends on their number alone, so that a result is the same, bit for bit, for an
 
 import contextlib
 import itertools
+import math
 import os
 import threading
 from collections.abc import Sequence
@@ -211,6 +212,8 @@ class Blocks:
         targets.
     """
 
+    remote = False  # the blocks lie here, or can be had here
+
     def __init__(self, X, y, s=None, n_threads=1, memo=None):
         self.X, self.y, self.s, self.n_threads = (
             X,
@@ -219,11 +222,11 @@ class Blocks:
             n_threads,
         )
         self.n_rows, self.n_features = X.shape
-        self.sparse, self.dtype = issparse(X), as_float(X.dtype)
+        self.sparse, self.dtype = getattr(X, "is_sparse", issparse(X)), as_float(X.dtype)
         self.n_entries = X.nnz if self.sparse else self.n_rows * self.n_features
-        self.weight = float(self.n_rows if s is None else self.s.sum())
         self.memo = {} if memo is None else memo
         self.bounds = self._cut()
+        self.weight = float(self.n_rows) if s is None else self._sum(self.s)
         self.blocks = self._blocks()
 
     def _targets(self, start, stop):
@@ -301,7 +304,15 @@ class Blocks:
 
     def mean_target(self):
         """The mean of y, whatever the weights."""
-        return float(self.y.mean())
+        return self._sum(self.y) / self.n_rows
+
+    def _sum(self, values):
+        """Of an entry per row, with the same bits wherever the blocks lie."""
+        return math.fsum(values[a:b].sum() for a, b in itertools.pairwise(self.bounds.tolist()))
+
+    def matrix(self):
+        """All rows as one array or CSR matrix."""
+        return self.X if self.sparse else np.concatenate([block.rows.X for block in self.visit()])
 
     def smallest_weight(self):
         """The smallest weight above 0."""
@@ -405,6 +416,8 @@ class _Slices(Sequence):
 
 def make_blocks(X, y, s, n_threads):
     """The source of blocks for validated data."""
+    if hasattr(X, "make_blocks"):  # stands for a Dask collection
+        return X.make_blocks(y, s, n_threads)
     return (SlicedBlocks if is_blockwise(X) else ArrayBlocks)(X, y, s, n_threads)
 
 

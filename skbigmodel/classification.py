@@ -1,5 +1,6 @@
 """What the classifiers share: classes and their weights, labels as codes, streams, accuracy."""
 
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -10,8 +11,8 @@ from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import unique_labels
 
-from .base import GradientEstimator
-from .validation import as_labels, check_weights, check_Xy, encode
+from .base import GradientEstimator, blockwise
+from .validation import as_labels, by_block, check_weights, check_Xy, encode, is_column, is_dask
 
 
 class Labels(NamedTuple):
@@ -39,9 +40,13 @@ class GradientClassifier(ClassifierMixin, GradientEstimator):
         self._check_classes(classes)
         if self.class_weight is None:
             return X, y, Labels(classes, codes, s, np.ones(len(classes)))
+        if is_column(y):
+            counts = sum(by_block(partial(_counts, len(classes)), codes, s))
+            of_class = self._stream_weights(classes, counts)
+            s = codes.map(partial(_weights, of_class), *([] if s is None else [s]), dtype=np.float64)
+            return X, y, Labels(classes, codes, s, of_class)
         of_class = compute_class_weight(self.class_weight, classes=classes, y=y, sample_weight=s)
-        s = of_class[codes] if s is None else s * of_class[codes]
-        return X, y, Labels(classes, codes, s, of_class)
+        return X, y, Labels(classes, codes, _weights(of_class, codes, s), of_class)
 
     def _check_classes(self, classes):
         if len(classes) < 2:
@@ -100,6 +105,7 @@ class GradientClassifier(ClassifierMixin, GradientEstimator):
             return seen.sum() / (len(classes) * np.where(seen > 0, seen, np.inf))
         return compute_class_weight(self.class_weight, classes=classes, y=classes)
 
+    @blockwise
     def predict(self, X):
         """Predict the class of each row.
 
@@ -129,7 +135,22 @@ class GradientClassifier(ClassifierMixin, GradientEstimator):
         -------
         float
         """
+        if is_dask(X):
+            right, weight = np.sum(self._over_chunks(self._count_right, X, y, sample_weight), axis=0)
+            return float(right / weight)
         return accuracy_score(as_labels(y), self.predict(X), sample_weight=sample_weight)
+
+    def _count_right(self, X, y, s=None):
+        s = np.ones(X.shape[0]) if s is None else np.asarray(s, np.float64)
+        return float(s[self.predict(X) == np.asarray(as_labels(y))].sum()), float(s.sum())
+
+
+def _counts(n_classes, codes, s):
+    return np.bincount(codes, s, n_classes)
+
+
+def _weights(of_class, codes, s=None):
+    return of_class[codes] if s is None else s * of_class[codes]
 
 
 # Raw predictions z have shape (n_samples, 1) for two classes, else (n_samples, n_classes).

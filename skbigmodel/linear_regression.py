@@ -1,5 +1,6 @@
 """Linear regression."""
 
+from functools import partial, reduce
 from numbers import Real
 
 import numpy as np
@@ -14,9 +15,17 @@ from sklearn.utils.extmath import safe_sparse_dot
 from sklearn.utils.validation import check_is_fitted
 
 from ._docs import documented
-from .base import copy_fitted
+from .base import blockwise, copy_fitted
 from .linear import LinearEstimator
-from .validation import as_float, check_weights, check_Xy, unchanged_on_error
+from .validation import (
+    as_float,
+    by_block,
+    check_weights,
+    check_Xy,
+    float_targets,
+    is_dask,
+    unchanged_on_error,
+)
 
 IDENTITY_LINK = ("squared_error", "huber", "absolute_error", "quantile", "epsilon_insensitive")
 
@@ -189,7 +198,7 @@ class GDLinearRegressor(MultiOutputMixin, RegressorMixin, LinearEstimator):
         self._forget_stream()
         X, y = check_Xy(self, X, y, multi_output=True)
         s, loss, targets = check_weights(sample_weight, X), _loss_of(self.loss), y.reshape(len(y), -1)
-        self._check_domain(loss, targets if s is None else targets[s > 0])
+        self._check_domain(loss, targets, s)
         train, held_out = self._validation_split(X, y, s, validation)
         metadata = None if sample_weight is None else {"sample_weight": sample_weight}
         context = self._callback_context(X, y, metadata, targets.shape[1])
@@ -241,7 +250,7 @@ class GDLinearRegressor(MultiOutputMixin, RegressorMixin, LinearEstimator):
         with unchanged_on_error(self):
             X, y = check_Xy(self, X, y, multi_output=True, reset=not hasattr(self, "coef_"))
             s, loss, targets = check_weights(sample_weight, X), _loss_of(self.loss), y.reshape(len(y), -1)
-            self._check_domain(loss, targets if s is None else targets[s > 0])
+            self._check_domain(loss, targets, s)
             thetas = self._pack(
                 (targets.shape[1], X.shape[1]),
                 getattr(self, "coef_", None),
@@ -257,10 +266,10 @@ class GDLinearRegressor(MultiOutputMixin, RegressorMixin, LinearEstimator):
             self._keep_stream(kept, name)
         return self
 
-    def _check_domain(self, loss, targets):
-        sentence = loss.domain_error(targets) if hasattr(loss, "domain_error") else None
-        if sentence:
-            raise ValueError(f"loss={self.loss!r}: {sentence}")
+    def _check_domain(self, loss, targets, s):
+        for sentence in by_block(partial(_domain_error, loss), targets, s):
+            if sentence:
+                raise ValueError(f"loss={self.loss!r}: {sentence}")
 
     def _alphas(self, n_targets):
         """alpha for each target."""
@@ -314,6 +323,7 @@ class GDLinearRegressor(MultiOutputMixin, RegressorMixin, LinearEstimator):
 
         return score
 
+    @blockwise
     def predict(self, X):
         """Predict the target of each row.
 
@@ -328,6 +338,33 @@ class GDLinearRegressor(MultiOutputMixin, RegressorMixin, LinearEstimator):
         """
         z = self._raw_predictions(X)
         return z if self.loss in IDENTITY_LINK else _mean(_loss_of(self.loss), z)
+
+    def score(self, X, y, sample_weight=None):
+        """Coefficient of determination R² of the predictions; of several targets the mean.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+        y : array-like of shape (n_samples,) or (n_samples, n_targets)
+            True targets.
+        sample_weight : array-like of shape (n_samples,), default=None
+
+        Returns
+        -------
+        float
+        """
+        if not is_dask(X):
+            return super().score(X, y, sample_weight)
+        moments = reduce(_joint_moments, self._over_chunks(self._moments, X, y, sample_weight))
+        return float(np.mean(_r2(moments[2], moments[3])))
+
+    def _moments(self, X, y, s=None):
+        """Weight, mean of y, and sums of the squares of y minus that mean and minus its prediction."""
+        y = float_targets(y).reshape(X.shape[0], -1)
+        s = np.ones((len(y), 1)) if s is None else np.asarray(s, np.float64).reshape(-1, 1)
+        mean = (s * y).sum(axis=0) / max(s.sum(), 1e-300)
+        left = y - self.predict(X).reshape(y.shape)
+        return s.sum(), mean, (s * (y - mean) ** 2).sum(axis=0), (s * left**2).sum(axis=0)
 
     @property
     def sparse_coef_(self):
@@ -353,6 +390,21 @@ class GDLinearRegressor(MultiOutputMixin, RegressorMixin, LinearEstimator):
         return copy_fitted(
             self, twin, ("coef_", "intercept_", "n_features_in_", "feature_names_in_", "n_iter_")
         )
+
+
+def _joint_moments(a, b):
+    weight, apart = a[0] + b[0], b[1] - a[1]
+    share = b[0] / max(weight, 1e-300)
+    return weight, a[1] + share * apart, a[2] + b[2] + a[0] * share * apart**2, a[3] + b[3]
+
+
+def _r2(total, left):
+    """1 - left/total; of a constant target, 1 if nothing is left, else 0."""
+    return np.where(total > 0, 1.0 - left / np.where(total > 0, total, 1.0), (left == 0) * 1.0)
+
+
+def _domain_error(loss, targets, s):
+    return loss.domain_error(targets if s is None else targets[s > 0]) if hasattr(loss, "domain_error") else None
 
 
 def _mean(loss, z):

@@ -11,7 +11,7 @@ from sklearn.utils.extmath import safe_sparse_dot
 from sklearn.utils.validation import check_is_fitted
 
 from ._docs import documented
-from .base import copy_fitted
+from .base import blockwise, copy_fitted
 from .classification import (
     GradientClassifier,
     decide,
@@ -271,6 +271,7 @@ class GDLogisticClassifier(GradientClassifier, LinearEstimator):
         dtype = as_float(dtype)
         return {"coef_": np.array(coef, dtype=dtype, order="C"), "intercept_": intercept.astype(dtype)}
 
+    @blockwise
     def decision_function(self, X):
         """Log-odds of the second class, or raw predictions of each class.
 
@@ -285,6 +286,7 @@ class GDLogisticClassifier(GradientClassifier, LinearEstimator):
         z = self._raw_predictions(X)
         return z[:, 0] if z.shape[1] == 1 else z
 
+    @blockwise
     def predict_proba(self, X):
         """Probability of each class: the logistic or softmax function of the raw predictions.
 
@@ -299,6 +301,7 @@ class GDLogisticClassifier(GradientClassifier, LinearEstimator):
         """
         return probabilities(self._raw_predictions(X))
 
+    @blockwise
     def predict_log_proba(self, X):
         """Logarithm of the probability of each class, computed without rounding to 0 on the way.
 

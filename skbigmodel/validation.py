@@ -1,6 +1,7 @@
 """What every estimator checks and how: data, weights, and the promise that a failed call changes nothing."""
 
 import contextlib
+from functools import partial
 from numbers import Real
 
 import numpy as np
@@ -50,12 +51,19 @@ def is_blockwise(X):
     return known and not hasattr(X, "columns") and len(X.shape) == 2 and not hasattr(X, "__dataframe__")
 
 
+def is_dask(X):
+    """Whether X is a Dask collection."""
+    return hasattr(X, "__dask_graph__")
+
+
 def check_X(estimator, X, reset):
     """X as an array (C order) or CSR matrix of float32 or float64, or as it is where it is read block by
     block.
 
     Finiteness is not checked here but by :func:`check_finite`, on threads, or block by block.
     """
+    if is_dask(X):
+        raise TypeError("X is a Dask collection here, where only data in memory are taken: call X.compute()")
     if is_blockwise(X):
         return _check_blockwise(estimator, X, reset)
     return validate_data(
@@ -64,7 +72,14 @@ def check_X(estimator, X, reset):
 
 
 def check_Xy(estimator, X, y, multi_output=False, reset=True):
-    """X as :func:`check_X` has it, and y of the same length: float64, or labels for a classifier."""
+    """X as :func:`check_X` has it, and y of the same length: float64, or labels for a classifier.
+
+    Of Dask collections they are what stands for them: see ``dask.take``.
+    """
+    if is_dask(X):
+        X, y = _check_dask(estimator, X, y, float_targets if multi_output else as_labels, reset)
+        return X, y
+    y = y.compute() if is_dask(y) else y
     if is_blockwise(X):
         X = _check_blockwise(estimator, X, reset)
         y = check_array(y, ensure_2d=False, dtype=None, input_name="y") if multi_output else y
@@ -82,7 +97,7 @@ def check_Xy(estimator, X, y, multi_output=False, reset=True):
             multi_output=multi_output,
             y_numeric=multi_output,
         )
-        X = _canonical(X) if issparse(X) else X
+        X = canonical(X) if issparse(X) else X
     return X, np.asarray(y, dtype=np.float64) if multi_output else y
 
 
@@ -96,7 +111,54 @@ def _check_blockwise(estimator, X, reset):
     return X
 
 
-def _canonical(X):
+def _check_dask(estimator, X, y, prepare, reset):
+    from .dask import stand_in, take
+
+    if not getattr(estimator, "takes_dask", False):
+        raise TypeError(
+            f"{type(estimator).__name__} takes no Dask collections: GDLinearRegressor and GDLogisticClassifier do. "
+            "Call X.compute() if the data fit into memory"
+        )
+    if y is None:
+        raise ValueError(f"{type(estimator).__name__} requires y to be passed, but the target y is None")
+    row, dtype = stand_in(X)
+    validate_data(estimator, row, reset=reset)
+    X, y = take(X, y, dtype, prepare)
+    if not is_column(y):
+        check_consistent_length(X, y)
+    return X, y
+
+
+def float_targets(y):
+    """Targets as float64 of one or two dimensions."""
+    y = check_array(y, ensure_2d=False, dtype=np.float64, input_name="y")
+    if y.ndim > 2:
+        raise ValueError(f"y must have one or two dimensions, got shape {y.shape}")
+    return y
+
+
+def is_column(y):
+    """Whether an entry for each row lies with the rows on a cluster (a ``cluster.Column``)."""
+    return hasattr(y, "collect")
+
+
+def by_block(function, *columns):
+    """[function(*parts)] over the blocks of columns on a cluster, or over arrays as one block.
+
+    ``None`` among the columns stays ``None``.
+    """
+    if is_column(columns[0]):
+        given = [column is not None for column in columns]
+        return columns[0].collect(partial(_spread, function, given), *[c for c in columns[1:] if c is not None])
+    return [function(*columns)]
+
+
+def _spread(function, given, *parts):
+    parts = iter(parts)
+    return function(*(next(parts) if there else None for there in given))
+
+
+def canonical(X):
     """CSR without duplicate entries, in any order; the caller's matrix is left alone."""
     from .passes_linear import has_duplicates
     from .rows import as_rows
@@ -115,7 +177,9 @@ def check_finite(estimator, blocks):
     from .passes_linear import squared_norm
 
     X = blocks.X
-    if is_blockwise(X) or all(np.isfinite(blocks.map(lambda block: squared_norm(block.rows.values())))):
+    if is_blockwise(X) or getattr(X, "checked", False):
+        return
+    if all(np.isfinite(blocks.map(lambda block: squared_norm(block.rows.values())))):
         return
     assert_all_finite(X.data if issparse(X) else X, input_name="X", estimator_name=type(estimator).__name__)
     raise ValueError(TOO_LARGE)
@@ -131,6 +195,8 @@ def check_weights(sample_weight, X, name="sample_weight"):
     """
     if sample_weight is None:
         return None
+    if hasattr(X, "groups"):
+        return _check_column_of_weights(sample_weight, X, name)
     try:
         rows = np.broadcast_to(0.0, (X.shape[0], 1))
         s = _check_sample_weight(
@@ -145,8 +211,35 @@ def check_weights(sample_weight, X, name="sample_weight"):
     return None if (s == 1.0).all() else s  # the same fit, bit for bit
 
 
+def _check_column_of_weights(sample_weight, X, name):
+    from .dask import column
+
+    given = np.full(X.shape[0], sample_weight) if isinstance(sample_weight, Real) else sample_weight
+    s = column(X, given, name, _checked_weights)
+    sums, ones = zip(*s.collect(_sum_and_ones), strict=True)
+    if not any(sums):
+        raise ValueError(f"{name}: all weights are zero, so no row counts")
+    return None if all(ones) else s
+
+
+def _checked_weights(s):
+    rows = np.broadcast_to(0.0, (len(s), 1))
+    return _check_sample_weight(
+        np.asarray(s), rows, dtype=np.float64, ensure_non_negative=True, allow_all_zero_weights=True
+    )
+
+
+def _sum_and_ones(s):
+    return float(s.sum()), bool((s == 1.0).all())
+
+
 def as_labels(y):
-    """Class labels as a 1-d array, whatever holds them; nullable pandas types become what they hold."""
+    """Class labels as a 1-d array, whatever holds them; nullable pandas types become what they hold.
+
+    Those of a Dask collection stay one.
+    """
+    if is_dask(y):
+        return y
     dtype = getattr(y, "dtype", None)
     if type(y) is np.ndarray and y.ndim == 1 and dtype.kind != "O":
         return y
@@ -163,10 +256,22 @@ def as_labels(y):
 
 def encode(y):
     """Classes (sorted) and the index of each row's class."""
+    if is_column(y):
+        classes = np.unique(np.concatenate(y.collect(_classes_of)))
+        check_classification_targets(classes)
+        return classes, y.map(partial(_codes_of, classes), dtype=np.intp)
     # integers, strings and booleans are fine as they are; the check reads all labels several times
     if not (y.dtype.kind in "iubU" or y.dtype.kind == "f" and (y == np.floor(y)).all()):
         check_classification_targets(y)
     return np.unique(y, return_inverse=True)
+
+
+def _classes_of(y):
+    return encode(y)[0]
+
+
+def _codes_of(classes, y):
+    return np.searchsorted(classes, y)
 
 
 def as_float(dtype):

@@ -19,7 +19,7 @@ LAYERS = [
     {"_jit"},
     {"losses", "penalties", "activations", "optimizers", "kernels", "rows"},
     {name for name in MODULES if name.startswith("passes_")},
-    {"validation", "metrics", "reading", "blocks", "sources", "dask", "objective", "softmax", "network"},
+    {"validation", "metrics", "reading", "blocks", "cluster", "sources", "dask", "objective", "softmax", "network"},
     {name for name in MODULES if name.startswith("solvers/")},
     {"_docs", "base"},
     {"classification", "linear", "multiclass", "network_data", "network_training"},

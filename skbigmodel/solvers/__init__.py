@@ -37,9 +37,10 @@ def choose(objective):
         return "interior-point" if _factorisable(objective) or solver_class("dual").refusal(objective) else "dual"
     if not objective.penalty.smooth:
         return "cd" if not solver_class("cd").refusal(objective) else "nesterov"
-    if getattr(objective.loss, "quadratic", False) and min(objective.blocks.X.shape) <= DIRECT_LIMIT:
-        return "least-squares"
     blocks, K = objective.blocks, objective.n_outputs
+    if getattr(objective.loss, "quadratic", False) and min(blocks.X.shape) <= DIRECT_LIMIT:
+        if not solver_class("least-squares").refusal(objective):
+            return "least-squares"
     if blocks.sparse and blocks.n_features > NEWTON_LIMIT and not solver_class("dual").refusal(objective):
         return "dual"
     if K > 1 and blocks.n_rows * K > max(KEPT_PROBABILITIES, blocks.n_entries // 4):

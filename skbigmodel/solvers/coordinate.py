@@ -76,6 +76,8 @@ class FewBlocks(ArrayBlocks):
 
 def take_columns(blocks, features):
     """Some columns of the rows of a source, as an array or CSR matrix."""
+    if not features.size:
+        return np.empty((blocks.n_rows, 0))
     if not blocks.sparse:
         X = np.empty((blocks.n_rows, features.size), as_float(blocks.X.dtype))
 
@@ -176,7 +178,7 @@ class CoordinateDescent:
     def _evaluate(self, theta, features):
         """(value, function that returns the gradient); the value takes the working set's columns alone."""
         objective, blocks = self.objective, self.objective.blocks
-        if features.size == objective.n_features:
+        if features.size == objective.n_features or blocks.remote:
             value, grad = objective.value_grad(theta)
             return value, lambda: grad
         few, loss, fit_intercept = self._restricted(features).blocks, objective.loss, objective.fit_intercept
@@ -260,12 +262,15 @@ class CoordinateDescent:
         if features.size == self.objective.n_features:
             return self.objective
         if self._columns is None or not np.array_equal(self._columns[0], features):
-            self._columns = features, self._objective_on(take_columns(self.objective.blocks, features))
+            self._columns = features, self._objective_on(features)
         return self._columns[1]
 
-    def _objective_on(self, X):
+    def _objective_on(self, features):
         blocks, objective = self.objective.blocks, self.objective
-        blocks = FewBlocks(X, blocks.y, blocks.s, blocks.n_threads)
+        if blocks.remote:
+            blocks = blocks.columns(features)
+        else:
+            blocks = FewBlocks(take_columns(blocks, features), blocks.y, blocks.s, blocks.n_threads)
         return LinearObjective(blocks, objective.loss, objective.penalty, objective.fit_intercept)
 
     def _aim(self, state):
@@ -290,7 +295,7 @@ class CoordinateDescent:
         if not model.H.size:
             return 1.0
         blocks = self.objective.blocks
-        if blocks.sparse:
+        if blocks.sparse and not blocks.remote:
             lengths = np.diff(self._restricted(model.features).blocks.X.indptr).astype(np.float64)
             return PAIR_COST * float((lengths**2).sum()) / blocks.n_entries
         k = model.features.size
@@ -310,7 +315,7 @@ class CoordinateDescent:
 
     def _null_optimum(self, theta):
         """The best intercept while all coefficients are zero."""
-        objective = self._objective_on(np.empty((self.objective.blocks.n_rows, 0)))
+        objective = self._objective_on(np.empty(0, np.int64))
         start = Newton(objective, self.settings)
         state = start.init(theta[-1:])
         for _ in range(50):

@@ -78,6 +78,8 @@ class DualCoordinateDescent:
     def refusal(objective):
         """Why the optimum is out of reach, or ``None``."""
         penalty = objective.penalty
+        if objective.blocks.remote:
+            return "it visits rows one after the other, and they lie on a cluster"
         if not hasattr(objective.loss, "dual"):
             return "it takes margin losses only"
         if not penalty.smooth or not penalty.l2 > 0:

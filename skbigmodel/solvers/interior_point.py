@@ -94,6 +94,8 @@ class InteriorPoint:
     @staticmethod
     def refusal(objective):
         """Why the optimum is out of reach, or ``None``."""
+        if objective.blocks.remote:
+            return "it keeps its state in one place, and the rows lie on a cluster"
         return None if hasattr(objective.loss, "pieces") else "it takes piecewise linear losses only"
 
     # -- the first point

@@ -34,6 +34,7 @@ SINGULAR = 1e-9  # below: orthogonal factorisation
 LARGE = 1e150  # numbers whose squares, summed, overflow
 MAX_REFINEMENTS = 4
 FAR = 10.0  # means larger than so many deviations are subtracted before squares are summed
+DIRECT_COLUMNS = 1500  # up to which a triangle of that order may come from a cluster, however few the rows
 SMALL = 200  # columns up to which a small matrix is no cost, however few the rows
 
 
@@ -65,6 +66,9 @@ class LeastSquares:
             return "it solves for the squared error only"
         if not objective.penalty.smooth:
             return "it takes no l1 penalty and no positive=True"
+        blocks = objective.blocks
+        if blocks.remote and blocks.n_features > max(blocks.n_rows, DIRECT_COLUMNS):
+            return "with more columns than rows it needs the rows themselves, which lie on a cluster"
         return None
 
     def init(self, theta):
@@ -77,7 +81,8 @@ class LeastSquares:
         if n_features <= n_rows or n_features <= SMALL:
             solved = self._by_columns()
         else:
-            solved = self._by_rows() if self.blocks.sparse or self.l2 > 0 else self._orthogonal()
+            by_rows = (self.blocks.sparse or self.l2 > 0) and not self.blocks.remote
+            solved = self._by_rows() if by_rows else self._orthogonal()
         state.theta, state.value, grad = solved
         state.optimality, state.gap = self.objective.optimality(state.theta, grad), 0.0
 
@@ -234,11 +239,11 @@ class LeastSquares:
         )
         root = np.sqrt(blocks.s) if blocks.s is not None else np.ones(blocks.n_rows)
         if blocks.sparse:
-            X = blocks.X.astype(np.float64)
+            X = blocks.matrix().astype(np.float64)
             across = X @ centre
             K = (X @ X.T).toarray() - across[:, None] - across + centre @ centre
         else:
-            X = np.concatenate([block.rows.X for block in blocks.visit()]).astype(np.float64) - centre
+            X = blocks.matrix().astype(np.float64) - centre
             K = X @ X.T
         K *= root[:, None] * root
         y = root * (blocks.y - y_centre)

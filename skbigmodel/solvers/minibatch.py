@@ -73,6 +73,8 @@ class MiniBatch:
     @staticmethod
     def refusal(objective):
         """Why the optimum is out of reach, or ``None``."""
+        if objective.blocks.remote:
+            return "it visits rows one after the other, and they lie on a cluster"
         return None if getattr(objective.loss, "smooth", True) else "the loss has kinks"
 
     @property

@@ -138,9 +138,9 @@ class RowSystem:
         free = objective.fit_intercept and not objective.penalty.l2_intercept > 0
         self.k = p + objective.fit_intercept - free  # columns with a diagonal
         if blocks.sparse:
-            self.X = blocks.X
+            self.X = blocks.matrix()
         else:
-            self.X = np.concatenate([block.rows.X for block in blocks.visit()]) - self.mean
+            self.X = blocks.matrix() - self.mean
         Q = np.zeros(blocks.n_rows)
         weights(0, len(Q), Q)
         self.root, floor = np.sqrt(Q), PROXIMAL * Q.sum()

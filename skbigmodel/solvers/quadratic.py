@@ -28,7 +28,8 @@ FACE_SHARE = 0.1  # accuracy of conjugate gradients relative to the gradient
 
 def build(objective, theta, features):
     """The model at ``theta`` of an objective on those features alone; ``theta`` is cut to them."""
-    make = _gram_model if features.size <= GRAM_LIMIT else _column_model
+    few = features.size <= GRAM_LIMIT or objective.blocks.remote
+    make = _gram_model if few else _column_model
     model = make(objective, theta, features)
     if not np.isfinite(model.diag).all():
         raise NotFinite

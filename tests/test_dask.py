@@ -1,0 +1,500 @@
+"""Dask arrays and DataFrames: the same coefficients as in memory, on threads and on a cluster, whatever the chunks."""
+
+import os
+import pickle
+import signal
+import time
+
+import joblib
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy import sparse
+from sklearn.base import clone
+from sklearn.datasets import make_classification
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import GridSearchCV
+from test_blocks import Foreign
+
+from skbigmodel import GDLinearRegressor, GDLogisticClassifier, GDMLPClassifier, blocks
+from skbigmodel.blocks import ArrayBlocks
+from skbigmodel.losses import Huber
+
+dask = pytest.importorskip("dask")
+da = pytest.importorskip("dask.array")
+dd = pytest.importorskip("dask.dataframe")
+distributed = pytest.importorskip("distributed")
+pandas = pytest.importorskip("pandas")
+
+RNG = np.random.default_rng(0)
+N, P = 900, 6
+X = RNG.normal(size=(N, P)) * [1, 1, 1e3, 1, 1e-2, 1] + [0, 0, 0, 50, 0, 0]
+SCORE = (X - X.mean(axis=0)) / X.std(axis=0) @ [1, -1, 0.5, 0.5, 0, 0] + RNG.normal(size=N)
+WEIGHT = RNG.uniform(size=N) * (np.arange(N) % 7 > 0)
+SPARSE = sparse.random(N, 12, 0.2, format="csr", random_state=0)
+TARGETS = {
+    "number": SCORE,
+    "two": np.column_stack([SCORE, np.abs(SCORE)]),
+    "count": np.exp(0.3 * SCORE),
+    "bool": SCORE > 0.3,
+    "text": np.array(["a", "b", "c"])[np.digitize(SCORE, [-0.5, 0.5])],
+    "of sparse": np.asarray(SPARSE @ np.arange(12)) + RNG.normal(size=N),
+    "sparse text": np.array(["x", "y", "z"])[np.digitize(np.asarray(SPARSE @ np.arange(12)), [1, 4])],
+}
+R, L = GDLinearRegressor, GDLogisticClassifier
+MODELS = {  # model, X, target, whether weighted
+    "least squares": (R(), X, "number", False),
+    "ridge": (R(alpha=0.1), X, "number", True),
+    "two targets": (R(alpha=np.array([0.1, 0.2])), X, "two", False),
+    "lasso": (R(alpha=0.02, l1_ratio=1), X, "number", True),
+    "huber": (R(loss=Huber(1.0), alpha=1e-3), X, "number", True),
+    "huber l1": (R(loss="huber", alpha=0.02, l1_ratio=0.5), X, "number", False),
+    "poisson": (R(loss="poisson", alpha=1e-3), X, "count", False),
+    "gamma": (R(loss="gamma"), X, "count", True),
+    "logistic": (L(), X, "bool", False),
+    "balanced": (L(class_weight="balanced"), X, "bool", True),
+    "logistic l1": (L(C=0.1, l1_ratio=1), X, "bool", False),
+    "softmax": (L(class_weight={"a": 2.0, "b": 1.0, "c": 0.5}), X, "text", True),
+    "softmax l1": (L(C=0.1, l1_ratio=1), X, "text", False),
+    "float32": (L(), X.astype(np.float32), "bool", False),
+    "sparse squares": (R(alpha=0.01), SPARSE, "of sparse", False),
+    "sparse lasso": (R(alpha=0.05, l1_ratio=1), SPARSE, "of sparse", True),
+    "sparse softmax": (L(), SPARSE, "sparse text", True),
+    "dependent columns": (R(), np.hstack([X, X[:, :2]]), "number", False),
+    "more columns than rows": (R(), RNG.normal(size=(60, 210)), None, False),
+    "wide ridge": (R(alpha=0.1), RNG.normal(size=(60, 210)), None, False),
+    "nesterov": (L(solver="nesterov"), X, "bool", True),
+    "lbfgs": (L(solver="lbfgs"), X, "text", False),
+    "newton-cg": (L(solver="newton-cg"), X, "bool", False),
+    "gd": (R(solver="gd", alpha=0.1), X, "number", True),
+}
+CUT = (250, 400, 250)
+
+
+@pytest.fixture(scope="module")
+def client():
+    """Two workers with a thread each, in this process."""
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=False, dashboard_address=":0"
+    ) as cluster, distributed.Client(cluster, set_as_default=False) as client:
+        yield client
+
+
+@pytest.fixture(params=["threads", "cluster"])
+def scheduler(request):
+    """Dask with and without a cluster."""
+    if request.param == "threads":
+        with dask.config.set(scheduler="threads"):
+            yield "threads"
+    else:
+        with request.getfixturevalue("client").as_current():
+            yield "cluster"
+
+
+@pytest.fixture
+def cluster(client):
+    """The cluster is the current one."""
+    with client.as_current():
+        yield client
+
+
+def lazy(values, chunks=CUT):
+    """A Dask array of values in memory; of a sparse matrix, one with sparse chunks."""
+    if not sparse.issparse(values):
+        if len(values) != sum(chunks):
+            chunks = -(-len(values) // 3)
+        return da.from_array(values, chunks=(chunks, *(3 for _ in values.shape[1:])))
+    stops = np.cumsum(chunks)
+    parts = [dask.delayed(values[stop - n : stop]) for stop, n in zip(stops, chunks)]
+    return da.concatenate(
+        [da.from_delayed(part, (n, values.shape[1]), meta=values[:0]) for part, n in zip(parts, chunks)]
+    )
+
+
+def fitted(model, X, *args, **kwargs):
+    """A clone that has found the optimum to many digits."""
+    return clone(model).set_params(tol=1e-9, max_iter=5000).fit(X, *args, **kwargs)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_same_coefficients(scheduler, name):
+    """As from arrays in memory, by the same solver; so are predictions and scores, chunk by chunk."""
+    model, rows, target, weighted = MODELS[name]
+    y = rows[:, 0] + np.sin(np.arange(len(rows))) if target is None else TARGETS[target]
+    s = WEIGHT if weighted else None
+    expected = fitted(model, rows, y, sample_weight=s)
+    found = fitted(model, lazy(rows), lazy(y), sample_weight=None if s is None else lazy(s))
+    scale = np.abs(expected.coef_).max()
+    assert_allclose(found.coef_, expected.coef_, rtol=1e-8, atol=1e-8 * scale)
+    assert_allclose(found.intercept_, expected.intercept_, rtol=1e-8, atol=1e-7)
+    assert found.solver_ == expected.solver_ and found.coef_.dtype == expected.coef_.dtype
+    predictions = found.predict(lazy(rows))
+    assert isinstance(predictions, da.Array) and predictions.dtype == expected.predict(rows[:1]).dtype
+    assert_array_equal(predictions.compute(), found.predict(rows))
+    score = found.score(lazy(rows), lazy(y), None if s is None else lazy(s))
+    assert isinstance(score, float)
+    assert_allclose(score, found.score(rows, y, s), rtol=1e-10)
+
+
+def bits(model):
+    """All of a linear model."""
+    return np.append(model.coef_, model.intercept_).tobytes()
+
+
+def test_bits_do_not_depend_on_the_workers(client, monkeypatch):
+    """One worker or two, persisted or not, and a file read in the same blocks: the same bits."""
+    monkeypatch.setattr(blocks, "SLICE_BYTES", 8 * P * 150)
+    models = [R(), L(), L(C=0.1, l1_ratio=1), L(solver="newton-cg")]
+    for model in models:
+        y = SCORE if isinstance(model, R) else SCORE > 0
+        expected = bits(model.fit(Foreign(X), y))
+        lazily, labels = da.from_array(X, chunks=(150, -1)), da.from_array(y, chunks=150)
+        with dask.config.set(scheduler="sync"):
+            assert bits(model.fit(lazily, labels)) == expected
+        with client.as_current():
+            assert bits(model.fit(lazily, labels)) == expected
+            assert bits(model.fit(*dask.persist(lazily, labels))) == expected
+            one = list(client.nthreads())[:1]
+            assert bits(model.fit(client.persist(lazily, workers=one), labels)) == expected
+
+
+def test_no_row_leaves_its_worker(cluster, monkeypatch):
+    """What comes back from a pass is of the size of the parameters."""
+    sizes = []
+    gather = type(cluster).gather
+
+    def weigh(self, futures, *args, **kwargs):
+        results = gather(self, futures, *args, **kwargs)
+        sizes.append(len(pickle.dumps(results)))
+        return results
+
+    n = 40_000
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(n, 3))
+    y = rows[:, 0] + rng.normal(size=n) > 0
+    monkeypatch.setattr("skbigmodel.cluster.SAMPLE_ENTRIES", 0)
+    monkeypatch.setattr(type(cluster), "gather", weigh)
+    model = L().fit(da.from_array(rows, chunks=(5000, -1)), da.from_array(y, chunks=5000))
+    assert len(sizes) > 10 and max(sizes) < 5000
+    assert_allclose(model.coef_, L().fit(rows, y).coef_, rtol=1e-5)
+
+
+def test_large_sums_are_combined_on_the_workers(cluster, monkeypatch):
+    """With the same result."""
+    expected = bits(R().fit(lazy(X), lazy(SCORE)))
+    monkeypatch.setattr("skbigmodel.cluster.LARGE", 1)
+    assert bits(R().fit(lazy(X), lazy(SCORE))) == expected
+
+
+def test_large_messages_are_stored_first(cluster, monkeypatch):
+    """So that a long parameter vector is not part of every task."""
+    expected = bits(L().fit(lazy(X), lazy(SCORE > 0)))
+    monkeypatch.setattr("skbigmodel.cluster.MESSAGE_BYTES", 10)
+    assert bits(L().fit(lazy(X), lazy(SCORE > 0))) == expected
+
+
+def test_sample_may_stay_on_the_workers(cluster, monkeypatch):
+    """Sparse and dense, weighted or not, of every k-th row."""
+    from skbigmodel.dask import column, take
+
+    for rows in (X, SPARSE):
+        found, y = take(lazy(rows), lazy(SCORE), np.dtype(float), np.asarray)
+        for s in (None, WEIGHT):
+            weights = None if s is None else column(found, lazy(s), "s", np.asarray)
+            source = found.make_blocks(y, weights, 1)
+            here = source.sample(4)
+            monkeypatch.setattr("skbigmodel.cluster.SAMPLE_ENTRIES", 0)
+            there = source.sample(4)
+            monkeypatch.undo()
+            assert isinstance(here, ArrayBlocks) and there.remote and there.n_rows == 225
+            dense = rows[::4].toarray() if sparse.issparse(rows) else rows[::4]
+            assert_array_equal(here.matrix().toarray() if here.sparse else here.matrix(), dense)
+            for sample in (here, there):
+                assert_allclose(sample.weight, 225 if s is None else s[::4].sum(), rtol=1e-14)
+                assert_allclose(sample.total(column_sums, rows.shape[1])[1], dense.sum(axis=0), rtol=1e-10)
+
+
+def column_sums(block, out):
+    """A pass."""
+    np.add.at(out, *columns_of(block.rows))
+    return 0.0
+
+
+def columns_of(rows):
+    """(number of the column, value) of all entries."""
+    if hasattr(rows, "X"):
+        return np.tile(np.arange(rows.X.shape[1]), len(rows.X)), rows.X.ravel()
+    return rows.indices[rows.indptr[0] : rows.indptr[-1]].astype(int), rows.values()
+
+
+# -- containers
+
+
+def test_dsk_04_dataframes_and_unknown_chunks(scheduler):
+    """Lengths are found; column chunks are joined; a partition without rows is none. (DSK-04)"""
+    frame = pandas.DataFrame(X, columns=list("abcdef")).assign(y=SCORE > 0, s=WEIGHT)
+    frames = dd.from_pandas(frame, npartitions=4)
+    expected = fitted(L(), frame[list("abcdef")], frame.y, frame.s)
+    found = fitted(L(), frames[list("abcdef")], frames["y"], frames["s"])
+    assert_allclose(found.coef_, expected.coef_, rtol=1e-8)
+    assert_array_equal(found.feature_names_in_, list("abcdef"))
+    predictions = found.predict(frames[list("abcdef")])
+    assert_array_equal(predictions.compute(), expected.predict(frame[list("abcdef")]))
+    assert found.score(frames[list("abcdef")], frames["y"]) == expected.score(frame[list("abcdef")], frame.y)
+    some = frames[frames.a > frame.a[:300].max()]  # rows in some partitions only
+    few = frame[frame.a > frame.a[:300].max()]
+    assert_allclose(
+        fitted(R(alpha=1.0), some[["b", "c"]], some["d"]).coef_,
+        fitted(R(alpha=1.0), few[["b", "c"]], few.d).coef_,
+        rtol=1e-8,
+    )
+    unknown = frames[list("abcdef")].to_dask_array()
+    assert np.isnan(unknown.shape[0])
+    assert_allclose(fitted(L(), unknown, frames["y"], frames["s"]).coef_, expected.coef_, rtol=1e-8)
+    assert_allclose(fitted(L(), unknown, frame.y, WEIGHT).coef_, expected.coef_, rtol=1e-8)
+    rechunked = da.from_array(SCORE > 0, chunks=100)
+    assert_allclose(fitted(L(), unknown, rechunked, WEIGHT).coef_, expected.coef_, rtol=1e-8)
+    proba = found.predict_proba(frames[list("abcdef")])
+    assert_allclose(proba.compute(), expected.predict_proba(frame[list("abcdef")]), rtol=1e-6)
+    with pytest.raises(ValueError, match="feature names"):
+        found.predict(frames[list("fedcba")])
+    with pytest.raises(TypeError, match="not numeric.*'text'"):
+        R().fit(frames.assign(text="x")[["a", "text"]], frames["y"])
+
+
+def test_nullable_columns(scheduler):
+    """Missing values are named; without them pandas' own types are numbers like others."""
+    frame = pandas.DataFrame({"a": np.arange(20), "b": np.arange(20) % 3}).astype({"b": "Int64"})
+    frame["y"] = frame.a * 2.0 + 1.0
+    frames = dd.from_pandas(frame, npartitions=2)
+    assert_allclose(R().fit(frames[["a", "b"]], frames.y).coef_, [2.0, 0.0], atol=1e-9)
+    frame.loc[15, "b"] = pandas.NA
+    frames = dd.from_pandas(frame, npartitions=2)
+    with pytest.raises(ValueError, match="NaN or infinity in block 1"):
+        R().fit(frames[["a", "b"]], frames.y)
+
+
+@pytest.mark.parametrize("dtype", [np.int16, bool, ">f8"])
+def test_other_types(scheduler, dtype):
+    """They become floats of the same value."""
+    rows = np.round(X).astype(dtype)
+    found, expected = fitted(R(alpha=0.1), lazy(rows), SCORE), fitted(R(alpha=0.1), rows, SCORE)
+    assert_allclose(found.coef_, expected.coef_, rtol=1e-8)
+
+
+def test_arrays_in_memory_beside(scheduler):
+    """X on Dask with y and weights in memory, and the other way round."""
+    expected = fitted(L(), X, SCORE > 0, WEIGHT)
+    assert_allclose(fitted(L(), lazy(X), SCORE > 0, list(WEIGHT)).coef_, expected.coef_, rtol=1e-8)
+    assert_allclose(fitted(L(), X, lazy(SCORE > 0), lazy(WEIGHT)).coef_, expected.coef_, rtol=1e-8)
+    assert_allclose(fitted(R(), lazy(X), SCORE, 2.0).coef_, fitted(R(), X, SCORE).coef_, rtol=1e-8)
+
+
+def test_fortran_chunks_and_coo(scheduler):
+    """Any order, any sparse format."""
+    expected = fitted(L(), X, SCORE > 0)
+    assert_allclose(
+        fitted(L(), lazy(X).map_blocks(np.asfortranarray), lazy(SCORE > 0)).coef_, expected.coef_, rtol=1e-8
+    )
+    coo = lazy(SPARSE).map_blocks(lambda part: part.tocoo(), dtype=float, meta=SPARSE[:0])
+    expected = fitted(R(), SPARSE, SCORE)
+    assert_allclose(fitted(R(), coo, lazy(SCORE)).coef_, expected.coef_, rtol=1e-7)
+
+
+# -- labels and probabilities
+
+
+def test_dsk_02_probabilities(scheduler):
+    """(n, 2) for two classes, rows sum to 1, lazily. (DSK-02)"""
+    model = L().fit(lazy(X), lazy(SCORE > 0))
+    proba = model.predict_proba(lazy(X))
+    assert isinstance(proba, da.Array) and proba.shape == (N, 2)
+    assert_allclose(proba.sum(axis=1).compute(), 1.0, rtol=1e-14)
+    assert roc_auc_score(SCORE > 0, proba[:, 1].compute()) > 0.8
+    assert_allclose(np.exp(model.predict_log_proba(lazy(X)).compute()), model.predict_proba(X), rtol=1e-10)
+    decisions = model.decision_function(lazy(X))
+    assert decisions.shape == (N,)
+    assert_array_equal(decisions.compute(), model.decision_function(X))
+    three = L().fit(lazy(X), lazy(TARGETS["text"]))
+    assert three.predict_proba(lazy(X)).shape == (N, 3)
+    assert_array_equal(three.decision_function(lazy(X)).compute(), three.decision_function(X))
+
+
+def test_dsk_03_a_chunk_without_a_class(scheduler):
+    """Three classes, of which chunks lack some: the model of all. (DSK-03)"""
+    order = np.argsort(TARGETS["text"], kind="stable")
+    rows, y = X[order], TARGETS["text"][order]
+    model = fitted(L(), lazy(rows), lazy(y))
+    expected = fitted(L(), rows, y)
+    assert list(model.classes_) == ["a", "b", "c"] and model.coef_.shape == (3, P)
+    assert_allclose(model.coef_, expected.coef_, rtol=1e-6, atol=1e-9)
+
+
+def test_dsk_09_intercept_is_not_penalised(scheduler):
+    """Of a constant model the log-odds. (DSK-09)"""
+    y = np.tile([0, 1, 1, 1], 25)
+    model = fitted(L(C=1e-3), da.zeros((100, 1), chunks=(30, 1)), da.from_array(y, chunks=30))
+    assert_allclose(model.intercept_, np.log(3), rtol=1e-6)
+
+
+def test_dsk_11_score_reads_chunk_by_chunk(scheduler):
+    """A chunk at a time is in memory: each exists when the one before is gone. (DSK-11)"""
+    model = R().fit(X, SCORE)
+    rows = da.concatenate([lazy(X)] * 3)
+    y = da.concatenate([lazy(SCORE)] * 3)
+    assert_allclose(model.score(rows, y), model.score(X, SCORE), rtol=1e-12)
+    assert_allclose(model.score(rows, y.compute()), model.score(X, SCORE), rtol=1e-12)
+    two = R().fit(X, TARGETS["two"])
+    assert_allclose(two.score(lazy(X), lazy(TARGETS["two"])), two.score(X, TARGETS["two"]), rtol=1e-12)
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        model.score(lazy(X), SCORE[:-1])
+
+
+# -- what is refused, and how
+
+
+def with_nan(where):
+    """Rows with a hole."""
+    rows = X.copy()
+    rows[where, 1] = np.nan
+    return lazy(rows)
+
+
+def wide(part, block_id):
+    """The second chunk has a column that was not announced."""
+    return np.hstack([part, part[:, :1]]) if block_id[0] == 1 else part
+
+
+LABELS = SCORE > 0
+WRONG = {
+    "NaN": (L(), lambda: with_nan(700), LABELS, {}, ValueError, "NaN or infinity in block 2"),
+    "huge": (L(), lambda: lazy(X * 1e200), LABELS, {}, ValueError, r"block \d: .*too large"),
+    "width": (
+        L(), lambda: lazy(X).rechunk({1: -1}).map_blocks(wide, meta=X[:0], dtype=float), LABELS, {},
+        ValueError, r"block 1 of X has shape \(400, 7\), but X has 6 columns",
+    ),
+    "rows": (L(), lambda: lazy(X), LABELS[:-1], {}, ValueError, "inconsistent numbers of samples"),
+    "one class": (L(), lambda: lazy(X), np.zeros(N), {}, ValueError, "only one class"),
+    "continuous": (L(), lambda: lazy(X), SCORE, {}, ValueError, "Unknown label type"),
+    "NaN in y": (R(), lambda: lazy(X), np.where(SCORE > 2, np.nan, 0), {}, ValueError, "y contains NaN"),
+    "domain": (R(loss="gamma"), lambda: lazy(X), SCORE, {}, ValueError, "gamma"),
+    "negative weight": (
+        L(), lambda: lazy(X), LABELS, {"sample_weight": -WEIGHT}, ValueError, "Negative values in .*weight",
+    ),
+    "zero weights": (
+        L(), lambda: lazy(X), LABELS, {"sample_weight": 0 * WEIGHT}, ValueError, "all weights are zero",
+    ),
+    "text": (R(), lambda: lazy(X.astype(str)), SCORE, {}, TypeError, "not numeric"),
+    "one dimension": (R(), lambda: lazy(SCORE), SCORE, {}, ValueError, "Reshape your data"),
+    "no rows": (R(), lambda: lazy(X)[:0], SCORE[:0], {}, ValueError, "0 sample"),
+    "early stopping": (L(early_stopping=True), lambda: lazy(X), LABELS, {}, ValueError, "X_val"),
+    "validation rows": (
+        L(), lambda: lazy(X), LABELS, {"X_val": lazy(X), "y_val": LABELS}, TypeError, "in memory",
+    ),
+    "network": (GDMLPClassifier(), lambda: lazy(X), LABELS, {}, TypeError, "takes no Dask collections"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_errors(scheduler, name):
+    """They say what is wrong, in which block, and leave a fitted model as it was."""
+    model, make, y, kwargs, error, message = WRONG[name]
+    model = clone(model)
+    if not isinstance(model, GDMLPClassifier):
+        model.fit(X[:, :2], np.arange(N) % 3 + 1)
+    before = pickle.dumps(vars(model))
+    with pytest.raises(error, match=message):
+        model.fit(make(), lazy(y) if len(y) == N else y, **kwargs)
+    assert pickle.dumps(vars(model)) == before
+
+
+@pytest.mark.parametrize("model", [R(loss="absolute_error"), L(solver="sgd"), L(solver="saga"), L(solver="adam")])
+def test_solvers_that_need_the_rows(cluster, model):
+    """They are refused in a sentence, which names those that work where there are any."""
+    y = SCORE if isinstance(model, R) else LABELS
+    with pytest.raises(ValueError, match="on a cluster"):
+        model.fit(lazy(X), lazy(y))
+    with dask.config.set(scheduler="threads"):  # here the rows are in memory
+        model.set_params(tol=1e-3, max_iter=3000, random_state=0).fit(lazy(X), lazy(y))
+
+
+# -- what may happen to a cluster
+
+
+@pytest.fixture
+def processes():
+    """Two workers that are processes of their own."""
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, dashboard_address=":0", silence_logs=50
+    ) as cluster, distributed.Client(cluster) as client:
+        yield client
+
+
+def after(monkeypatch, n_passes, action):
+    """Let something happen between two passes."""
+    from skbigmodel.cluster import Groups
+
+    count, reduce = [0], Groups.reduce
+
+    def disturbed(self, *args):
+        count[0] += 1
+        if count[0] == n_passes:
+            action()
+        return reduce(self, *args)
+
+    monkeypatch.setattr(Groups, "reduce", disturbed)
+    return count
+
+
+def test_a_worker_is_killed(processes, monkeypatch):
+    """Its rows are made anew elsewhere, and the result is the same to the bit."""
+    rows = da.from_array(X, chunks=(100, -1))
+    model = L(solver="newton-cg", tol=1e-9)
+    expected = bits(model.fit(rows, lazy(LABELS)))
+    victims = processes.run(os.getpid)
+
+    def kill():
+        os.kill(next(iter(victims.values())), signal.SIGKILL)
+        time.sleep(0.2)
+
+    count = after(monkeypatch, 4, kill)
+    assert bits(model.fit(rows, lazy(LABELS))) == expected
+    assert count[0] > 6 and set(processes.run(os.getpid).values()) != set(victims.values())
+
+
+def test_the_client_is_closed(monkeypatch):
+    """An error that says what to do; the model of before is still there."""
+    with distributed.LocalCluster(
+        n_workers=1, threads_per_worker=1, processes=False, dashboard_address=":0", silence_logs=50
+    ) as cluster, distributed.Client(cluster) as client:
+        model = L().fit(lazy(X), lazy(LABELS))
+        before = bits(model)
+        after(monkeypatch, 2, client.close)
+        with pytest.raises(ConnectionError, match="connect a Client"):
+            model.fit(lazy(X), lazy(~LABELS))
+        assert bits(model) == before
+
+
+def test_search_on_a_cluster(cluster):
+    """GridSearchCV under joblib's Dask backend finds what it finds without."""
+    rows, y = make_classification(200, 5, random_state=0)
+    search = GridSearchCV(L(), {"C": [0.01, 1.0, 100.0]}, cv=3)
+    expected = clone(search).fit(rows, y)
+    with joblib.parallel_config("dask", wait_for_workers_timeout=20):
+        found = search.fit(rows, y)
+    assert_array_equal(found.cv_results_["mean_test_score"], expected.cv_results_["mean_test_score"])
+    assert_array_equal(found.best_estimator_.coef_, expected.best_estimator_.coef_)
+
+
+def test_dsk_10_threads_of_dask(scheduler):
+    """Predicting on many threads of Dask neither aborts nor differs. (DSK-10)"""
+    model = L().fit(X, TARGETS["text"])
+    rows = da.from_array(np.tile(X, (8, 1)), chunks=(450, -1))
+    assert_array_equal(model.predict(rows).compute(), np.tile(model.predict(X), 8))
+
+
+def test_no_optimum(scheduler):
+    """Separable classes without a penalty: told as in memory."""
+    with pytest.warns(ConvergenceWarning, match="told apart"):
+        L(C=np.inf).fit(lazy(X), lazy(X[:, 0] > 0))
