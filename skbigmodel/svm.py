@@ -108,6 +108,7 @@ class GDSVC(GradientClassifier, LinearEstimator):
     array(['yes', 'no'], dtype='<U3')
     """
 
+    takes_dask = False
     _parameter_constraints = {
         **GradientClassifier._parameter_constraints,
         **LinearEstimator._parameter_constraints,
