@@ -63,14 +63,14 @@ def test_layers(name):
 
 @pytest.mark.parametrize(
     "package, allowed",
-    [("numba", {"_jit"}), ("llvmlite", set()), ("dask", {"dask"}), ("matplotlib", {"plotting"})],
+    [("numba", {"_jit"}), ("llvmlite", set()), ("dask", {"dask"}), ("distributed", {"cluster", "dask"}), ("matplotlib", {"plotting"})],
 )
 def test_heavy_packages_have_one_door(package, allowed):
     """Only the module named for it imports each of these."""
     users = {
         name
         for name, path in MODULES.items()
-        if package in {found.split(".")[0] for found, _ in imports(path)}
+        if package in {found.split(".")[0] for found, inside in imports(path) if not inside}
     }
     assert users <= allowed
 
