@@ -63,7 +63,13 @@ def test_layers(name):
 
 @pytest.mark.parametrize(
     "package, allowed",
-    [("numba", {"_jit"}), ("llvmlite", set()), ("dask", {"dask"}), ("distributed", {"cluster", "dask"}), ("matplotlib", {"plotting"})],
+    [
+        ("numba", {"_jit"}),
+        ("llvmlite", set()),
+        ("dask", {"dask"}),
+        ("distributed", {"cluster", "dask"}),
+        ("matplotlib", {"plotting"}),
+    ],
 )
 def test_heavy_packages_have_one_door(package, allowed):
     """Only the module named for it imports each of these."""
