@@ -34,9 +34,10 @@ SAMPLE_ENTRIES = 1 << 22  # of a sample of the rows that is worth having here
 @contextlib.contextmanager
 def reported():
     """Errors of the cluster itself as sentences that say what to do."""
-    from distributed import CancelledError, KilledWorker
+    from distributed import CancelledError, KilledWorker, client
     from distributed.comm import CommClosedError
 
+    closed = getattr(client, "ClosedClientError", CancelledError)  # new in 2026
     try:
         yield
     except KilledWorker as error:
@@ -44,7 +45,7 @@ def reported():
             "a block of rows was lost with several workers in a row, which its size may have killed: rechunk X "
             "into smaller blocks, or give the workers more memory"
         ) from error
-    except (CancelledError, CommClosedError, TimeoutError) as error:
+    except (closed, CancelledError, CommClosedError, TimeoutError) as error:
         raise ConnectionError(
             "the connection to the Dask scheduler was lost, or data was that it cannot compute anew (such as "
             "scattered arrays): connect a Client, create the data again, and fit anew"
