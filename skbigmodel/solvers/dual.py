@@ -24,14 +24,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from .. import passes_dual as passes
-from ..passes_linear import add_weighted, decision
+from ..passes_linear import decision
 from ..passes_stochastic import shuffled
 from ..validation import NotFinite
+from .crossover import crossing, predict, weighted_sum
 
 SHARE = 0.3  # of the gradient at the last look, at which the next one is taken
 MAX_SWEEPS = 30  # between two looks
 NEAR = 0.5  # gradient, in units of the centre's move, at which the centre moves
-TIED = 1e-12  # relative: sums of weights that differ by less are the same
 PATIENCE = 60  # looks without progress after which rounding is to blame
 
 
@@ -180,18 +180,12 @@ class DualCoordinateDescent:
 
     def _lead(self, a):
         """The parameters that dual variables lead to, a free intercept being 0; and Σ a·t."""
-        objective, p = self.objective, self.objective.n_features
-        t_a = (2.0 * objective.blocks.y - 1.0) * a
-
-        def block_sum(block, out):
-            add_weighted(block.rows, t_a[block.start : block.stop], out)
-            return 0.0
-
-        w = self.margin.scale * objective.blocks.total(block_sum, p)[1]
-        mass = float(t_a.sum())
-        if not objective.fit_intercept:
-            return w, mass
-        return np.append(w, 0.0 if self.free else self.margin.scale_b * mass), mass
+        t_a = (2.0 * self.objective.blocks.y - 1.0) * a
+        theta, mass = weighted_sum(self.objective, t_a), float(t_a.sum())
+        theta *= self.margin.scale
+        if self.objective.fit_intercept:
+            theta[-1] = 0.0 if self.free else self.margin.scale_b * mass
+        return theta, mass
 
     def _feasible(self, a, mass):
         """Dual variables with Σ a·t = 0: those of the heavier class scaled down."""
@@ -201,16 +195,6 @@ class DualCoordinateDescent:
 
     def _best_intercept(self, theta):
         """The best intercept for the coefficients; the middle, where several are."""
-        blocks, z = self.objective.blocks, np.empty(len(self.m))
-        blocks.map(lambda block: decision(block.rows, theta, True, z[block.start : block.stop]))
-        counts = self.m > 0
-        return theta[-1] + crossing((2.0 * blocks.y - 1.0 - z)[counts], self.m[counts], self.m @ blocks.y)
-
-
-def crossing(values, weights, level):
-    """Where the sum of the weights of the smaller values comes to ``level``: the middle, of an interval."""
-    order = np.argsort(values, kind="stable")
-    sums = np.cumsum(weights[order])
-    k = min(int(np.searchsorted(sums, level - TIED * sums[-1])), len(order) - 1)
-    right = k + 1 if sums[k] <= level + TIED * sums[-1] and k + 1 < len(order) else k
-    return 0.5 * float(values[order[k]] + values[order[right]])
+        y, counts = self.objective.blocks.y, self.m > 0
+        e = 2.0 * y - 1.0 - predict(self.objective, theta)
+        return theta[-1] + crossing(e[counts], self.m[counts], self.m @ y)

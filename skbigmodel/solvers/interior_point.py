@@ -15,7 +15,9 @@ Each iteration
    predictor was stopped early (Colombo and Gondzio);
 4. corrects: the direction actually taken, with the same factor, as far as the bounds let it;
 5. sets to zero the coefficients whose piece says so, and measures value, residual and duality gap at the new
-   point.
+   point;
+6. with an l2 penalty and one piece a row, once the gap is small, crosses over to the exact solution if it can
+   (see ``crossover``).
 
 Columns are seen in centred and scaled coordinates, so their units do not matter. For d within its bounds
 and any theta,
@@ -41,6 +43,7 @@ from .. import passes_piecewise as passes
 from ..passes_linear import add_weighted, decision
 from ..validation import NotFinite
 from .coordinates import Coordinates
+from .crossover import Rows, cross_over, weighted_sum
 from .normal_equations import ColumnSystem, RowSystem
 
 BACK_OFF = 0.9995  # fraction of the way to the nearest bound
@@ -48,6 +51,7 @@ SHORT = 0.2  # predictor steps below this cast doubt on the second-order term
 FLOOR = 0.01  # first value of a coefficient that must not be negative, in units of the spread of y
 WALL = 2.0  # slope of the piece for w >= 0, in units of the steepest gradient there can be
 ZERO = 1e-3  # how much nearer to its bound, relatively, the coefficient must be than its dual variable
+NEAR = 0.03  # relative gap at which step 6 is tried
 ROUNDING = 1e-18  # complementarity, relative to the spread of y, below which nothing is left to gain
 PATIENCE = 15  # iterations without progress after which rounding is to blame
 
@@ -89,6 +93,7 @@ class InteriorPoint:
         size = self.m @ np.abs(self.target)
         self.spread = max(self.m @ np.abs(self.target - self.m @ self.target), 1e-8 * size) or 1.0
         self.size = max(size, self.spread)
+        self.exact = len(self.pieces) == 1 and objective.penalty.smooth and objective.penalty.l2 > 0
         self.system = ColumnSystem if blocks.n_rows >= p else RowSystem
 
     @staticmethod
@@ -174,6 +179,25 @@ class InteriorPoint:
             passes.step(part, primal, dual)
         state.point = self._settled(state, state.point + primal * direction)  # 5
         self._measure(state, np.abs(direction))
+        if self.exact and state.gap <= NEAR * abs(state.value):
+            self._cross_over(state)  # 6
+
+    def _cross_over(self, state):
+        """Report the exact solution instead of the iterate, which stays what the next step begins with."""
+        (pieces,), ((target, lo, hi),) = state.rows, self.pieces
+        size = np.abs(self.coordinates.mean) + 1.0 / self.coordinates.scale[: self.objective.n_features]
+        at_kink = (pieces.u < pieces.p * self.spread) & (pieces.v < pieces.q * self.spread)
+        found = cross_over(self.objective, Rows(target, self.m, lo, hi), pieces.d, at_kink, size)
+        if found is None:
+            return
+        theta, e, d = found
+        value, _ = self.objective.value_grad(theta)
+        residual = weighted_sum(self.objective, self.m * d) - self.objective.penalty_gradient(theta)
+        gap = self.m @ (np.maximum(lo * e, hi * e) - d * e)
+        gap += np.abs(self.coordinates.pull(residual)) @ np.abs(self.coordinates.enter(theta))
+        if gap < state.gap:
+            state.theta, state.value, state.optimality = theta, value, float(np.abs(residual).max())
+            state.gap = float(gap) if gap > self._rounding(theta) else 0.0
 
     def _direction(self, state, system, mu, bend):
         """Steps 2 and 4: the direction of the point, and how far it and the dual variables can go."""
