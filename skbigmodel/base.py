@@ -91,7 +91,9 @@ class GradientEstimator(CallbackSupportMixin, BaseEstimator):
         if not self.early_stopping:
             return s, None
         if not hasattr(X, "__getitem__"):  # stands for a Dask collection
-            raise ValueError("early_stopping takes its validation rows from X only in memory: pass X_val and y_val")
+            raise ValueError(
+                "early_stopping takes its validation rows from X only in memory: pass X_val and y_val"
+            )
         from .sources import some_rows
 
         rows = np.arange(X.shape[0])

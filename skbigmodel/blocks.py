@@ -239,13 +239,14 @@ class Blocks:
     # ``function`` below is a module's function, or a method of a NamedTuple, with all it needs bound to it:
     # where the blocks lie on other machines, it travels.
 
-    def map(self, function, *kept):
+    def map(self, function, *kept, rows=True):
         """[function(block, *parts) for each block], on threads where that pays, in the order of the blocks.
 
-        ``kept`` are results of :meth:`keep`, of which each block gets its part.
+        ``kept`` are results of :meth:`keep`, of which each block gets its part. A function of targets, weights
+        and parts alone needs no ``rows``: they are then not read.
         """
         results = [None] * len(self.blocks)
-        with self._reader(range(len(results))) as block:
+        with self._reader(range(len(results)), rows) as block:
 
             def one(k):
                 results[k] = function(block(k), *(parts[k] for parts in kept))
@@ -253,16 +254,24 @@ class Blocks:
             self._run(one, len(results))
         return results
 
-    def keep(self, function, *kept):
+    def keep(self, function, *kept, rows=True):
         """As :meth:`map`, for what later calls get back block by block and nobody else looks at."""
-        return self.map(function, *kept)
+        return self.map(function, *kept, rows=rows)
 
-    def reduce(self, function, combine):
-        """What ``function(block)`` returns for each block, combined pairwise along a fixed tree."""
+    def reduce(self, function, combine, *kept, rows=True):
+        """What ``function(block, *parts)`` returns for each block, combined pairwise along a fixed tree."""
         tree = Tree(len(self.blocks), combine)
-        with self._reader(range(len(self.blocks))) as block:
-            self._run(lambda k: tree.add(function(block(k)), k), len(self.blocks))
+        with self._reader(range(len(self.blocks)), rows) as block:
+
+            def one(k):
+                tree.add(function(block(k), *(parts[k] for parts in kept)), k)
+
+            self._run(one, len(self.blocks))
         return tree.root
+
+    def renew(self, function, combine, kept, rows=True):
+        """As :meth:`reduce` for a function that changes the part it gets: (what is kept now, the result)."""
+        return kept, self.reduce(function, combine, kept, rows=rows)
 
     def visit(self, order=None):
         """The blocks one after the other, in their own order or that of the given numbers."""
@@ -318,9 +327,13 @@ class Blocks:
         """The smallest weight above 0."""
         return 1.0 if self.s is None else float(self.s[self.s > 0].min())
 
-    def _reader(self, order):
+    def _reader(self, order, rows=True):
         """Context of a function from a number to the block, called in about that order."""
-        return contextlib.nullcontext(self.blocks.__getitem__)
+        return contextlib.nullcontext(self.blocks.__getitem__ if rows else self._without_rows)
+
+    def _without_rows(self, k):
+        start, stop = (int(bound) for bound in self.bounds[k : k + 2])
+        return Block(None, *self._targets(start, stop), start, stop)
 
     def _merge(self, group, read):
         """Consecutive blocks, as they can be had at once."""
@@ -380,8 +393,8 @@ class SlicedBlocks(Blocks):
         self._room = Buffers(self.n_threads + 2)  # those of the threads, one ahead, one just done with
         return _Slices(self)
 
-    def _reader(self, order):
-        return ReadAhead(self.blocks.__getitem__, order)
+    def _reader(self, order, rows=True):
+        return ReadAhead(self.blocks.__getitem__, order) if rows else super()._reader(order, rows)
 
     def read(self, start, stop):
         """Rows as a C-ordered float array; they are checked when they are read for the first time."""

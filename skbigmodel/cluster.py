@@ -11,13 +11,14 @@ Every task is a function of its arguments alone. If a worker is lost, Dask compu
 the result is the same.
 """
 
-import contextlib
+import copy
 import itertools
 import math
 import pickle
 import uuid
 from functools import partial
 
+import cloudpickle
 import numpy as np
 from scipy import sparse
 
@@ -26,40 +27,14 @@ from .blocks import ONE, ArrayBlocks, Block, Tree, single_threaded_blas
 from .rows import as_csr, as_rows
 from .validation import as_float
 
-MESSAGE_BYTES = 1 << 20  # of a function and what is bound to it, above which it is stored on the workers first
+MESSAGE_BYTES = (
+    1 << 20
+)  # of a function and what is bound to it, above which it is stored on the workers first
 LARGE = 1 << 15  # entries of a sum above which the workers combine it
 SAMPLE_ENTRIES = 1 << 22  # of a sample of the rows that is worth having here
 
 
-@contextlib.contextmanager
-def reported():
-    """Errors of the cluster itself as sentences that say what to do."""
-    from distributed import CancelledError, KilledWorker, client
-    from distributed.comm import CommClosedError
-
-    closed = getattr(client, "ClosedClientError", CancelledError)  # new in 2026
-    try:
-        yield
-    except KilledWorker as error:
-        raise RuntimeError(
-            "a block of rows was lost with several workers in a row, which its size may have killed: rechunk X "
-            "into smaller blocks, or give the workers more memory"
-        ) from error
-    except (closed, CancelledError, CommClosedError, TimeoutError) as error:
-        raise ConnectionError(
-            "the connection to the Dask scheduler was lost, or data was that it cannot compute anew (such as "
-            "scattered arrays): connect a Client, create the data again, and fit anew"
-        ) from error
-
-
 # -- functions on the way to the blocks
-
-
-def dumped(function):
-    """The function, and what is bound to it, as bytes."""
-    from distributed.protocol.pickle import dumps
-
-    return dumps(function)  # in one piece: arrays come out writable, of the type for which kernels exist
 
 
 def _each(message, *lists):
@@ -77,6 +52,20 @@ def _nodes(message, n_blocks, numbers, *lists):
         for number, *parts in zip(numbers, *lists, strict=True):
             tree.add(function(*parts), number)
     return tree.nodes
+
+
+def _renewed(message, n_blocks, numbers, kept, *lists):
+    """(nodes, parts as the function leaves them)."""
+    function, combine = pickle.loads(message)
+    tree, kept = Tree(n_blocks, combine), copy.deepcopy(kept)
+    with single_threaded_blas:
+        for number, part, *parts in zip(numbers, kept, *lists, strict=True):
+            tree.add(function(*parts, part), number)
+    return tree.nodes, kept
+
+
+def _item(which, pair):
+    return pair[which]
 
 
 def _joined(message, n_blocks, several):
@@ -112,10 +101,12 @@ class Groups:
     client : distributed.Client
     numbers : list of lists
         Of the blocks of each group.
+    reported : callable
+        A context in which errors of the cluster itself become sentences.
     """
 
-    def __init__(self, client, numbers):
-        self.client, self.numbers = client, numbers
+    def __init__(self, client, numbers, reported):
+        self.client, self.numbers, self.reported = client, numbers, reported
         self.n_blocks = sum(map(len, numbers))
 
     def split(self, values):
@@ -132,33 +123,45 @@ class Groups:
         return self.client.map(task, [message] * len(keys), *lists, key=keys, pure=False)
 
     def _message(self, function):
-        message = dumped(function)
+        # in one piece: arrays come out writable, of the types for which there are kernels
+        message = cloudpickle.dumps(function)
         if len(message) <= MESSAGE_BYTES:
             return message
         return self.client.scatter(message, broadcast=True, hash=False)
 
     def each(self, function, *columns):
         """Futures of function(*parts) for the blocks of each group, one per group."""
-        with reported():
+        with self.reported():
             return self.submit(_each, self._message(function), *columns)
 
     def collect(self, function, *columns):
         """[function(*parts) for each block]."""
         futures = self.each(function, *columns)
-        with reported():
+        with self.reported():
             lists = self.client.gather(futures)
         found = dict(zip(itertools.chain(*self.numbers), itertools.chain(*lists), strict=True))
         return [found[k] for k in range(self.n_blocks)]
 
     def reduce(self, function, combine, large, *columns):
         """function(*parts) of all blocks, combined along the tree."""
-        with reported():
+        with self.reported():
             message, sizes = self._message((function, combine)), [self.n_blocks] * len(self.numbers)
             futures = self.submit(_nodes, message, sizes, self.numbers, *columns)
             while large and len(futures) > 1:
                 pairs = [futures[k : k + 2] for k in range(0, len(futures), 2)]
                 futures = self.submit(_joined, message, sizes[: len(pairs)], pairs)
             results = self.client.gather(futures)
+        return self._combined(results, combine)
+
+    def renew(self, function, combine, kept, *columns):
+        """As ``reduce`` of columns and ``kept``, whose parts the function changes: (new parts, result)."""
+        with self.reported():
+            message, sizes = self._message((function, combine)), [self.n_blocks] * len(self.numbers)
+            pairs = self.submit(_renewed, message, sizes, self.numbers, kept, *columns)
+            results = self.client.gather(self.submit(_item, 0, pairs))
+            return self.submit(_item, 1, pairs), self._combined(results, combine)
+
+    def _combined(self, results, combine):
         tree = Tree(self.n_blocks, combine)
         for nodes in results:
             for (level, number), part in nodes.items():
@@ -275,21 +278,30 @@ class ClusterBlocks:
         """The same rows and weights with other targets."""
         return ClusterBlocks(self.X, y, self.s, self.memo)
 
-    def map(self, function, *kept):
+    # ``rows`` of the methods spares a file from being read; here they are at hand
+
+    def map(self, function, *kept, rows=True):
         """[function(block, *parts) for each block]."""
         return self.X.groups.collect(partial(_on_block, function), *self._columns, *kept)
 
-    def keep(self, function, *kept):
+    def keep(self, function, *kept, rows=True):
         """function(block, *parts) for each block, which stays there."""
         return self.X.groups.each(partial(_on_block, function), *self._columns, *kept)
 
-    def reduce(self, function, combine):
-        """function(block) of all blocks, combined pairwise along a fixed tree."""
-        large = self.n_features**2 > LARGE
-        return self.X.groups.reduce(partial(_on_block, function), combine, large, *self._columns)
+    def reduce(self, function, combine, *kept, rows=True):
+        """function(block, *parts) of all blocks, combined pairwise along a fixed tree."""
+        large = self.n_features**2 > LARGE and not kept
+        return self.X.groups.reduce(partial(_on_block, function), combine, large, *self._columns, *kept)
+
+    def renew(self, function, combine, kept, rows=True):
+        """As :meth:`reduce` for a function that changes the part it gets: (what is kept now, the result).
+
+        The part of before stays as it is, so that what is lost can be made again.
+        """
+        return self.X.groups.renew(partial(_on_block, function), combine, kept, *self._columns)
 
     def total(self, function, shape, *kept, merged=False):
-        """Sum over the blocks of what ``function(block, *parts, out)`` returns and of what it adds to ``out``."""
+        """Sum of what ``function(block, *parts, out)`` returns for each block, and of what it adds to ``out``."""
         of_block = partial(_on_block, partial(_summed, function, shape))
         large = np.prod(shape) > LARGE
         return self.X.groups.reduce(of_block, _sum_anew, large, *self._columns, *kept)
@@ -313,7 +325,9 @@ class ClusterBlocks:
         X, y = self.X, self.y
         if self.n_entries // step > SAMPLE_ENTRIES:
             rows = X.changed(partial(_every, step))
-            columns = [c and c.map(partial(_every, step), Column(X.groups, X.spans, (), int)) for c in (y, self.s)]
+            columns = [
+                c and c.map(partial(_every, step), Column(X.groups, X.spans, (), int)) for c in (y, self.s)
+            ]
             return ClusterBlocks(rows, *columns)
         parts = self.map(partial(sampled, step, self.n_features))
         rows, y, s = zip(*parts, strict=True)

@@ -1,23 +1,46 @@
 """Dask arrays and DataFrames: how they become blocks, and how they are predicted and scored chunk by chunk.
 
-On a cluster the rows stay where they are: see ``cluster``. Without one Dask computes in this process; the chunks
-are then kept as they come and are the blocks of an ordinary source.
+On a cluster the rows stay where they are: see ``cluster``. Without one Dask computes in this process; the
+chunks are then kept as they come and are the blocks of an ordinary source.
 """
 
+import contextlib
 import itertools
 import pickle
 import uuid
 from functools import partial
 
+import cloudpickle
 import dask
 import numpy as np
 from scipy import sparse
 
 from .blocks import ArrayBlocks, Block, Blocks
-from .cluster import Column, DaskRows, Groups, dumped, reported, sampled
+from .cluster import Column, DaskRows, Groups, sampled
 from .passes_linear import squared_norm
 from .rows import as_csr, as_rows
 from .validation import TOO_LARGE, as_float, canonical
+
+
+@contextlib.contextmanager
+def reported():
+    """Errors of the cluster itself as sentences that say what to do."""
+    from distributed import CancelledError, KilledWorker, client
+    from distributed.comm import CommClosedError
+
+    closed = getattr(client, "ClosedClientError", CancelledError)  # new in 2026
+    try:
+        yield
+    except KilledWorker as error:
+        raise RuntimeError(
+            "a block of rows was lost with several workers in a row, which its size may have killed: rechunk "
+            "X into smaller blocks, or give the workers more memory"
+        ) from error
+    except (closed, CancelledError, CommClosedError, TimeoutError) as error:
+        raise ConnectionError(
+            "the connection to the Dask scheduler was lost, or data was that it cannot compute anew (such as "
+            "scattered arrays): connect a Client, create the data again, and fit anew"
+        ) from error
 
 
 def active_client():
@@ -36,8 +59,9 @@ def stand_in(X):
     """
     if len(X.shape) != 2 or not isinstance(X.shape[1], int | np.integer):
         raise ValueError(
-            f"X must have two dimensions and a known number of columns, got {X.shape}. Reshape your data either "
-            "using array.reshape(-1, 1) if it has a single feature or array.reshape(1, -1) if it is one sample"
+            f"X must have two dimensions and a known number of columns, got {X.shape}. Reshape your data "
+            "either using array.reshape(-1, 1) if it has a single feature or array.reshape(1, -1) if it is "
+            "one sample"
         )
     row = np.zeros((1, X.shape[1]))
     if not hasattr(X, "columns"):
@@ -54,16 +78,16 @@ def stand_in(X):
 def _chunks(values, lengths, name):
     """The parts of ``values`` that belong to chunks of so many rows: delayed ones, or arrays.
 
-    Where lengths are not known (NaN), the same number of chunks is taken for the same lengths, which is checked
-    when they are there.
+    Where lengths are not known (NaN), the same number of chunks is taken for the same lengths, which is
+    checked when they are there.
     """
     known = not np.isnan(lengths).any()
     if not hasattr(values, "__dask_graph__"):
         values = np.asarray(values)
         if values.ndim == 0 or len(values) != sum(lengths):
             raise ValueError(
-                f"Found input variables with inconsistent numbers of samples: X has {int(sum(lengths))} rows, "
-                f"{name} has shape {values.shape}"
+                f"Found input variables with inconsistent numbers of samples: X has {int(sum(lengths))} "
+                f"rows, {name} has shape {values.shape}"
             )
         return np.split(values, np.cumsum(lengths[:-1]).astype(np.int64))
     if hasattr(values, "npartitions") and not hasattr(values, "chunks"):
@@ -129,10 +153,12 @@ def column(rows, values, name, prepare):
         chunks = [
             chunk for chunk, n in zip(_chunks(values, rows.lengths, name), rows.lengths, strict=True) if n
         ]
-        futures = iter(groups.client.compute([chunk for chunk in chunks if not isinstance(chunk, np.ndarray)]))
+        futures = iter(
+            groups.client.compute([chunk for chunk in chunks if not isinstance(chunk, np.ndarray)])
+        )
         chunks = [chunk if isinstance(chunk, np.ndarray) else next(futures) for chunk in chunks]
         described = groups.split([(k, int(n)) for k, n in enumerate(rows.sizes[:, 0])])
-        message = dumped((name, prepare))
+        message = cloudpickle.dumps((name, prepare))
         # beside the rows, which are larger
         parts = groups.submit(_prepared_column, message, described, rows.parts, groups.split(chunks))
     width, dtype = groups.collect(_form, parts)[0]
@@ -145,7 +171,7 @@ def _group_rows(client, futures, n_features, dtype):
 
     wait(futures)
     numbers, workers = _neighbours(client, futures)
-    groups = Groups(client, numbers)
+    groups = Groups(client, numbers, reported)
     parts = [
         client.submit(
             _prepared_rows, list(zip(group, (futures[k] for k in group), strict=True)), n_features, dtype,
@@ -165,7 +191,7 @@ def _group_rows(client, futures, n_features, dtype):
         chosen = [[i for i, k in enumerate(group) if k in place] for group in numbers]
         some = [g for g, which in enumerate(chosen) if which]
         parts = groups.submit(_chosen, None, [parts[g] for g in some], [chosen[g] for g in some])
-        groups = Groups(client, [[place[k] for k in numbers[g] if k in place] for g in some])
+        groups = Groups(client, [[place[k] for k in numbers[g] if k in place] for g in some], reported)
     return DaskRows(groups, parts, sizes[filled, :2], n_features, dtype, bool(sizes[filled[0], 2]), lengths)
 
 
@@ -226,8 +252,8 @@ def _prepared_column(message, described, rows, chunks):
 def _checked_part(name, prepare, number, n_rows, chunk):
     if len(chunk) != n_rows:
         raise ValueError(
-            f"Found input variables with inconsistent numbers of samples: block {number} of X has {n_rows} rows, "
-            f"that of {name} has {len(chunk)}"
+            f"Found input variables with inconsistent numbers of samples: block {number} of X has {n_rows} "
+            f"rows, that of {name} has {len(chunk)}"
         )
     try:
         return prepare(chunk)
@@ -299,7 +325,9 @@ def map_rows(model, name, X):
     X = X.rechunk({1: -1})
     if example.ndim == 1:
         return X.map_blocks(predict, drop_axis=1, dtype=example.dtype, meta=example[:0])
-    return X.map_blocks(predict, chunks=(X.chunks[0], example.shape[1:]), dtype=example.dtype, meta=example[:0])
+    return X.map_blocks(
+        predict, chunks=(X.chunks[0], example.shape[1:]), dtype=example.dtype, meta=example[:0]
+    )
 
 
 def _predicted(model, name, nothing, chunk):
@@ -314,7 +342,9 @@ def over_chunks(function, X, y, sample_weight=None):
         lengths = dask.compute([dask.delayed(_length)(chunk) for chunk in chunks])[0]
     columns = [_chunks(c, lengths, name) for c, name in zip(columns, ("y", "sample_weight"), strict=False)]
     visit = dask.delayed(_visited)
-    found = dask.compute([visit(function, k, *parts) for k, parts in enumerate(zip(chunks, *columns, strict=True))])
+    found = dask.compute(
+        [visit(function, k, *parts) for k, parts in enumerate(zip(chunks, *columns, strict=True))]
+    )
     return [result for result in found[0] if result is not None]
 
 
@@ -326,7 +356,7 @@ def _visited(function, number, rows, *columns):
     n_rows = rows.shape[0]
     if any(len(column) != n_rows for column in columns):
         raise ValueError(
-            f"Found input variables with inconsistent numbers of samples: block {number} of X has {n_rows} rows, "
-            f"those of y and sample_weight have {[len(column) for column in columns]}"
+            f"Found input variables with inconsistent numbers of samples: block {number} of X has {n_rows} "
+            f"rows, those of y and sample_weight have {[len(column) for column in columns]}"
         )
     return function(rows, *columns) if n_rows else None

@@ -404,7 +404,8 @@ def _r2(total, left):
 
 
 def _domain_error(loss, targets, s):
-    return loss.domain_error(targets if s is None else targets[s > 0]) if hasattr(loss, "domain_error") else None
+    counting = targets if s is None else targets[s > 0]
+    return loss.domain_error(counting) if hasattr(loss, "domain_error") else None
 
 
 def _mean(loss, z):

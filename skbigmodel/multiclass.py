@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .validation import by_row
+
 
 class Problem(NamedTuple):
     """A class against another one, or against all others."""
@@ -13,8 +15,14 @@ class Problem(NamedTuple):
 
     def split(self, codes):
         """(1.0 for rows of the positive class and else 0.0, which rows take part or ``None`` for all)."""
-        y = (codes == self.positive).astype(np.float64)
-        return y, None if self.negative is None else (codes == self.positive) | (codes == self.negative)
+        y = by_row(self._is_positive, codes)
+        return y, None if self.negative is None else by_row(self._takes_part, codes)
+
+    def _is_positive(self, codes):
+        return (codes == self.positive).astype(np.float64)
+
+    def _takes_part(self, codes):
+        return (codes == self.positive) | (codes == self.negative)
 
 
 def binary_problems(n_classes, scheme):

@@ -3,6 +3,7 @@
 from numbers import Integral, Real
 
 import numpy as np
+from scipy.sparse import issparse
 from sklearn.base import _fit_context
 from sklearn.callback import with_callbacks
 from sklearn.svm import LinearSVC
@@ -11,11 +12,11 @@ from sklearn.utils.extmath import safe_sparse_dot
 from sklearn.utils.validation import check_is_fitted
 
 from ._docs import documented
-from .base import copy_fitted
+from .base import blockwise, copy_fitted
 from .classification import GradientClassifier, decide, validation_accuracy
 from .linear import LinearEstimator
 from .multiclass import binary_problems, count_votes, scores_of_pairs
-from .validation import as_float, is_blockwise, unchanged_on_error
+from .validation import as_float, by_row, unchanged_on_error
 
 
 @documented
@@ -108,7 +109,6 @@ class GDSVC(GradientClassifier, LinearEstimator):
     array(['yes', 'no'], dtype='<U3')
     """
 
-    takes_dask = False
     _parameter_constraints = {
         **GradientClassifier._parameter_constraints,
         **LinearEstimator._parameter_constraints,
@@ -304,17 +304,17 @@ class GDSVC(GradientClassifier, LinearEstimator):
 
     def _sources(self, X, codes, s, problems):
         """The blocks of each problem in turn; the rows are shared, or those of a pair are taken out."""
-        in_memory = not is_blockwise(X) and not isinstance(X, np.memmap)
+        in_memory = isinstance(X, np.ndarray) and not isinstance(X, np.memmap) or issparse(X)
         blocks = None
         for problem in problems:
             y, part = problem.split(codes)
             if part is None:
                 blocks = self._blocks(X, y, s) if blocks is None else blocks.with_targets(y)
                 yield blocks
-            elif in_memory and part.any():
+            elif in_memory and part.any():  # a sparse or dense copy of the pair's rows
                 yield self._blocks(X[part], y[part], None if s is None else s[part])
             else:
-                yield self._blocks(X, y, part * (1.0 if s is None else s))
+                yield self._blocks(X, y, by_row(_weights_of, part, *([] if s is None else [s])))
 
     def _objective(self, blocks, weight=None):
         """The objective of a problem over rows of that total weight, by default its own."""
@@ -368,6 +368,7 @@ class GDSVC(GradientClassifier, LinearEstimator):
 
     # -- predictions
 
+    @blockwise
     def decision_function(self, X):
         """Signed distance from the boundary, in units of the margin: for the second class, or of each class.
 
@@ -388,6 +389,7 @@ class GDSVC(GradientClassifier, LinearEstimator):
             return z
         return scores_of_pairs(z, len(self.classes_))
 
+    @blockwise
     def predict(self, X):
         """Predict the class of each row.
 
@@ -424,3 +426,8 @@ class GDSVC(GradientClassifier, LinearEstimator):
         twin = LinearSVC(C=self.C, fit_intercept=self.fit_intercept, class_weight=self.class_weight)
         names = ("coef_", "intercept_", "classes_", "n_features_in_", "feature_names_in_", "n_iter_")
         return copy_fitted(self, twin, names)
+
+
+def _weights_of(part, s=1.0):
+    """Weights of the rows, of which only some take part."""
+    return part * s

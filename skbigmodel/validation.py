@@ -116,8 +116,8 @@ def _check_dask(estimator, X, y, prepare, reset):
 
     if not getattr(estimator, "takes_dask", False):
         raise TypeError(
-            f"{type(estimator).__name__} takes no Dask collections: GDLinearRegressor and GDLogisticClassifier do. "
-            "Call X.compute() if the data fit into memory"
+            f"{type(estimator).__name__} takes no Dask collections: the linear models do. Call X.compute() if "
+            "the data fit into memory"
         )
     if y is None:
         raise ValueError(f"{type(estimator).__name__} requires y to be passed, but the target y is None")
@@ -149,8 +149,17 @@ def by_block(function, *columns):
     """
     if is_column(columns[0]):
         given = [column is not None for column in columns]
-        return columns[0].collect(partial(_spread, function, given), *[c for c in columns[1:] if c is not None])
+        return columns[0].collect(
+            partial(_spread, function, given), *[c for c in columns[1:] if c is not None]
+        )
     return [function(*columns)]
+
+
+def by_row(function, *columns, dtype=np.float64):
+    """function(*columns) of arrays or, where they lie on a cluster, the column of it."""
+    if is_column(columns[0]):
+        return columns[0].map(function, *columns[1:], dtype=dtype)
+    return function(*columns)
 
 
 def _spread(function, given, *parts):

@@ -67,7 +67,7 @@ def test_layers(name):
         ("numba", {"_jit"}),
         ("llvmlite", set()),
         ("dask", {"dask"}),
-        ("distributed", {"cluster", "dask"}),
+        ("distributed", {"dask"}),
         ("matplotlib", {"plotting"}),
     ],
 )

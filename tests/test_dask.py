@@ -1,4 +1,4 @@
-"""Dask arrays and DataFrames: the same coefficients as in memory, on threads and on a cluster, whatever the chunks."""
+"""Dask arrays and DataFrames: the same coefficients as in memory, with and without a cluster."""
 
 import os
 import pickle
@@ -17,9 +17,9 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GridSearchCV
 from test_blocks import Foreign
 
-from skbigmodel import GDLinearRegressor, GDLogisticClassifier, GDMLPClassifier, blocks
+from skbigmodel import GDSVC, GDLinearRegressor, GDLogisticClassifier, GDMLPClassifier, blocks
 from skbigmodel.blocks import ArrayBlocks
-from skbigmodel.losses import Huber
+from skbigmodel.losses import Huber, Quantile
 
 dask = pytest.importorskip("dask")
 da = pytest.importorskip("dask.array")
@@ -64,6 +64,13 @@ MODELS = {  # model, X, target, whether weighted
     "dependent columns": (R(), np.hstack([X, X[:, :2]]), "number", False),
     "more columns than rows": (R(), RNG.normal(size=(60, 210)), None, False),
     "wide ridge": (R(alpha=0.1), RNG.normal(size=(60, 210)), None, False),
+    "absolute error": (R(loss="absolute_error"), X, "number", True),
+    "quantile": (R(loss=Quantile(0.8), alpha=0.01, l1_ratio=1), X, "number", False),
+    "tube, positive": (R(loss="epsilon_insensitive", positive=True), X, "number", False),
+    "hinge": (GDSVC(C=0.1, class_weight="balanced"), X, "bool", True),
+    "sparse hinge": (GDSVC(), SPARSE, "sparse text", False),
+    "squared hinge": (GDSVC(loss="squared_hinge", intercept_scaling=1), X, "text", True),
+    "pairs": (GDSVC(loss="squared_hinge", multi_class="ovo"), X, "text", False),
     "nesterov": (L(solver="nesterov"), X, "bool", True),
     "lbfgs": (L(solver="lbfgs"), X, "text", False),
     "newton-cg": (L(solver="newton-cg"), X, "bool", False),
@@ -75,9 +82,12 @@ CUT = (250, 400, 250)
 @pytest.fixture(scope="module")
 def client():
     """Two workers with a thread each, in this process."""
-    with distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, processes=False, dashboard_address=":0"
-    ) as cluster, distributed.Client(cluster, set_as_default=False) as client:
+    with (
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, processes=False, dashboard_address=":0"
+        ) as cluster,
+        distributed.Client(cluster, set_as_default=False) as client,
+    ):
         yield client
 
 
@@ -409,14 +419,13 @@ def test_errors(scheduler, name):
     assert pickle.dumps(vars(model)) == before
 
 
-@pytest.mark.parametrize("model", [R(loss="absolute_error"), L(solver="sgd"), L(solver="saga"), L(solver="adam")])
-def test_solvers_that_need_the_rows(cluster, model):
-    """They are refused in a sentence, which names those that work where there are any."""
-    y = SCORE if isinstance(model, R) else LABELS
-    with pytest.raises(ValueError, match="on a cluster"):
-        model.fit(lazy(X), lazy(y))
-    with dask.config.set(scheduler="threads"):  # here the rows are in memory
-        model.set_params(tol=1e-3, max_iter=3000, random_state=0).fit(lazy(X), lazy(y))
+@pytest.mark.parametrize("solver", ["sgd", "saga", "adam"])
+def test_solvers_that_need_the_rows(cluster, solver):
+    """They are refused in a sentence which names those that work, and where the rows are here they work."""
+    with pytest.raises(ValueError, match="on a cluster. Solvers that can: 'auto', .*'newton'"):
+        L(solver=solver).fit(lazy(X), lazy(LABELS))
+    with dask.config.set(scheduler="threads"):
+        L(solver=solver, tol=0.1, random_state=0).fit(lazy(X), lazy(LABELS))
 
 
 # -- what may happen to a cluster
@@ -425,9 +434,12 @@ def test_solvers_that_need_the_rows(cluster, model):
 @pytest.fixture
 def processes():
     """Two workers that are processes of their own."""
-    with distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, dashboard_address=":0", silence_logs=50
-    ) as cluster, distributed.Client(cluster) as client:
+    with (
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, dashboard_address=":0", silence_logs=50
+        ) as cluster,
+        distributed.Client(cluster) as client,
+    ):
         yield client
 
 
@@ -452,22 +464,29 @@ def test_a_worker_is_killed(processes, monkeypatch):
     rows = da.from_array(X, chunks=(100, -1))
     model = L(solver="newton-cg", tol=1e-9)
     expected = bits(model.fit(rows, lazy(LABELS)))
-    victims = processes.run(os.getpid)
+    hinge = GDSVC()  # whose state has parts by the blocks
+    of_hinge = bits(hinge.fit(rows, lazy(LABELS)))
+    for model, expected, n_passes in ((model, expected, 4), (hinge, of_hinge, 30)):
+        victims = processes.run(os.getpid)
 
-    def kill():
-        os.kill(next(iter(victims.values())), signal.SIGKILL)
-        time.sleep(0.2)
+        def kill(pid=next(iter(victims.values()))):
+            os.kill(pid, signal.SIGKILL)
+            time.sleep(0.2)
 
-    count = after(monkeypatch, 4, kill)
-    assert bits(model.fit(rows, lazy(LABELS))) == expected
-    assert count[0] > 6 and set(processes.run(os.getpid).values()) != set(victims.values())
+        count = after(monkeypatch, n_passes, kill)
+        assert bits(model.fit(rows, lazy(LABELS))) == expected
+        assert count[0] > n_passes and set(processes.run(os.getpid).values()) != set(victims.values())
+        monkeypatch.undo()
 
 
 def test_the_client_is_closed(monkeypatch):
     """An error that says what to do; the model of before is still there."""
-    with distributed.LocalCluster(
-        n_workers=1, threads_per_worker=1, processes=False, dashboard_address=":0", silence_logs=50
-    ) as cluster, distributed.Client(cluster) as client:
+    with (
+        distributed.LocalCluster(
+            n_workers=1, threads_per_worker=1, processes=False, dashboard_address=":0", silence_logs=50
+        ) as cluster,
+        distributed.Client(cluster) as client,
+    ):
         model = L().fit(lazy(X), lazy(LABELS))
         before = bits(model)
         after(monkeypatch, 2, client.close)

@@ -36,10 +36,14 @@ methods", Comput. Optim. Appl. 41 (2008).
 """
 
 from dataclasses import dataclass
+from functools import partial
+from operator import add
+from typing import NamedTuple
 
 import numpy as np
 
 from .. import passes_piecewise as passes
+from ..blocks import add_sums
 from ..passes_linear import add_weighted, decision
 from ..validation import NotFinite
 from .coordinates import Coordinates
@@ -63,7 +67,7 @@ class State:
     theta: np.ndarray
     value: float
     point: np.ndarray  # the parameters in the solver's coordinates
-    rows: list  # Pieces of the rows
+    rows: list  # kept by the blocks: Pieces of their rows
     coefs: list  # Pieces of the coefficients: one or none of them
     residual: np.ndarray | None = None  # Σ m·d·x - l2·w in those coordinates
     optimality: float = np.inf
@@ -82,26 +86,27 @@ class InteriorPoint:
 
     def __init__(self, objective, settings):
         self.objective, self.coordinates = objective, Coordinates(objective)
-        blocks, p = objective.blocks, objective.n_features
-        self.m = (np.ones(blocks.n_rows) if blocks.s is None else blocks.s) / blocks.weight
+        blocks = objective.blocks
         self.ridge = objective.curvature_of_penalty() * self.coordinates.scale**2
-        pieces, n = objective.loss.pieces(blocks.y), blocks.n_rows
-        self.pieces = [[np.broadcast_to(part, n) for part in piece] for piece in pieces]
-        self.steepest = max(max(-lo.min(), hi.max()) for _, lo, hi in self.pieces)
-        self.widest = max((hi - lo).max() for _, lo, hi in self.pieces)
-        self.target = sum(target for target, _, _ in self.pieces) / len(self.pieces)
-        size = self.m @ np.abs(self.target)
-        self.spread = max(self.m @ np.abs(self.target - self.m @ self.target), 1e-8 * size) or 1.0
-        self.size = max(size, self.spread)
-        self.exact = len(self.pieces) == 1 and objective.penalty.smooth and objective.penalty.l2 > 0
-        self.system = ColumnSystem if blocks.n_rows >= p else RowSystem
+        self.model = PieceModel(objective.loss, blocks.weight, objective.fit_intercept)
+        self.facts = blocks.reduce(self.model.facts, Facts.joined, rows=False)
+        mean, size = self.facts.mean / self.facts.m, self.facts.size / self.facts.m
+        deviation = blocks.reduce(partial(self.model.deviation, mean), add, rows=False) / self.facts.m
+        self.spread = max(deviation, 1e-8 * size) or 1.0
+        self.size, self.steepest = max(size, self.spread), self.facts.steepest
+        smooth = objective.penalty.smooth and objective.penalty.l2 > 0
+        self.exact = self.facts.n_pieces == 1 and smooth and not blocks.remote
+        self.system = ColumnSystem if blocks.n_rows >= objective.n_features else RowSystem
 
     @staticmethod
     def refusal(objective):
         """Why the optimum is out of reach, or ``None``."""
-        if objective.blocks.remote:
-            return "it keeps its state in one place, and the rows lie on a cluster"
-        return None if hasattr(objective.loss, "pieces") else "it takes piecewise linear losses only"
+        blocks = objective.blocks
+        if not hasattr(objective.loss, "pieces"):
+            return "it takes piecewise linear losses only"
+        if blocks.remote and blocks.n_rows < blocks.n_features:
+            return "with more columns than rows it needs the rows themselves, which lie on a cluster"
+        return None
 
     # -- the first point
 
@@ -118,36 +123,27 @@ class InteriorPoint:
                 point = fit
         if objective.penalty.positive:
             point[:p] = np.maximum(point[:p], FLOOR * self.spread)
-        rows = [passes.make_pieces(np.array(target), self.m) for target, _, _ in self.pieces]
-        state = State(theta, value, point, rows, [])
+        state = State(theta, value, point, objective.blocks.keep(self.model.pieces, rows=False), [])
         if not objective.penalty.smooth:
-            weight = np.full(p, 1.0 / np.count_nonzero(self.m))  # as much as a row has
+            weight = np.full(p, 1.0 / self.facts.n_counting)  # as much as a row has
             state.coefs = [passes.make_pieces(np.zeros(p), weight)]
         self._look(state)
         self._centre(state)
-        self._measure(state, np.abs(point))
+        self._measure(state, self._look(state), np.abs(point))
         state.value = value
         return state
 
     def _least_squares(self):
-        def weights(start, stop, Q):
-            Q += self.m[start:stop]
-
-        def pull(block, out):
-            g = self.m[block.start : block.stop] * self.target[block.start : block.stop]
-            return self._add(block, g, out)
-
-        system = ColumnSystem(self.objective, self.coordinates, weights, self.ridge)
-        raw = self.objective.blocks.total(pull, self.objective.n_params)[1]
+        system = ColumnSystem(self.objective, self.coordinates, self.model.row_weights, self.ridge)
+        raw = self.objective.blocks.total(self.model.weighted_targets, self.objective.n_params)[1]
         return system.solve(self.coordinates.pull(raw), None, 0.0)
 
     def _centre(self, state):
         """Dual variables and slacks for the point."""
-        penalty = self.objective.penalty
-        size = max(self.m @ np.abs(state.rows[0].e), 1e-8 * self.spread)
-        mu = size * self.widest
-        for pieces, (_, lo, hi) in zip(state.rows, self.pieces):
-            passes.centre(pieces, np.array(lo), np.array(hi), mu)
+        penalty, blocks = self.objective.penalty, self.objective.blocks
+        size = blocks.reduce(_size_of_errors, add, state.rows, rows=False)
+        mu = max(size, 1e-8 * self.spread) * self.facts.widest
+        state.rows, _ = blocks.renew(partial(self.model.centre, mu), add, state.rows, rows=False)
         for pieces in state.coefs:
             # in the solver's coordinates, and per unit of the pieces' weight
             l1 = penalty.l1 * self.coordinates.scale[: len(pieces.m)] / pieces.m
@@ -158,42 +154,42 @@ class InteriorPoint:
 
     def advance(self, state):
         """One predictor-corrector step."""
-        pieces, p = state.rows + state.coefs, self.objective.n_features
+        blocks, p = self.objective.blocks, self.objective.n_features
         diagonal = self.ridge.copy()
         for part in state.coefs:
             passes.stiffness(part, diagonal[:p])
-
-        def weights(start, stop, Q):
-            for part in state.rows:
-                passes.stiffness(part.cut(start, stop), Q)
-
-        system = self.system(self.objective, self.coordinates, weights, diagonal)  # 1
+        system = self.system(self.objective, self.coordinates, _stiffness, diagonal, state.rows)  # 1
         _, primal, dual = self._direction(state, system, 0.0, 0.0)  # 2
-        now = sum(passes.complementarity(part, 0.0, 0.0) for part in pieces)
-        then = sum(passes.complementarity(part, primal, dual) for part in pieces)
-        mu = (then / now) ** 3 * now / (2.0 * sum(part.m.sum() for part in pieces))  # 3
+        lengths = (0.0, 0.0), (primal, dual)
+        now, then = blocks.reduce(partial(_complementarity, lengths), add, state.rows, rows=False)
+        for part in state.coefs:
+            now += passes.complementarity(part, *lengths[0])
+            then += passes.complementarity(part, *lengths[1])
+        weight = self.facts.n_pieces * self.facts.m + sum(part.m.sum() for part in state.coefs)
+        mu = (then / now) ** 3 * now / (2.0 * weight)  # 3
         mu = max(mu, ROUNDING * self.steepest * self.spread)
         bend = 1.0 if min(primal, dual) > SHORT else np.sqrt(primal * dual)
         direction, primal, dual = self._direction(state, system, mu, bend)  # 4
-        for part in pieces:
+        for part in state.coefs:
             passes.step(part, primal, dual)
         state.point = self._settled(state, state.point + primal * direction)  # 5
-        self._measure(state, np.abs(direction))
+        self._measure(state, self._look(state, primal, dual), np.abs(direction))
         if self.exact and state.gap <= NEAR * abs(state.value):
             self._cross_over(state)  # 6
 
     def _cross_over(self, state):
         """Report the exact solution instead of the iterate, which stays what the next step begins with."""
-        (pieces,), ((target, lo, hi),) = state.rows, self.pieces
+        kinks = self.objective.blocks.map(partial(self.model.kinks, self.spread), state.rows, rows=False)
+        *rows, d, at_kink = map(np.concatenate, zip(*kinks, strict=True))
+        rows = Rows(*rows)
         size = np.abs(self.coordinates.mean) + 1.0 / self.coordinates.scale[: self.objective.n_features]
-        at_kink = (pieces.u < pieces.p * self.spread) & (pieces.v < pieces.q * self.spread)
-        found = cross_over(self.objective, Rows(target, self.m, lo, hi), pieces.d, at_kink, size)
+        found = cross_over(self.objective, rows, d, at_kink, size)
         if found is None:
             return
         theta, e, d = found
         value, _ = self.objective.value_grad(theta)
-        residual = weighted_sum(self.objective, self.m * d) - self.objective.penalty_gradient(theta)
-        gap = self.m @ (np.maximum(lo * e, hi * e) - d * e)
+        residual = weighted_sum(self.objective, rows.m * d) - self.objective.penalty_gradient(theta)
+        gap = rows.m @ (np.maximum(rows.lo * e, rows.hi * e) - d * e)
         gap += np.abs(self.coordinates.pull(residual)) @ np.abs(self.coordinates.enter(theta))
         if gap < state.gap:
             state.theta, state.value, state.optimality = theta, value, float(np.abs(residual).max())
@@ -201,38 +197,22 @@ class InteriorPoint:
 
     def _direction(self, state, system, mu, bend):
         """Steps 2 and 4: the direction of the point, and how far it and the dual variables can go."""
-        objective, p = self.objective, self.objective.n_features
-        g, r = np.zeros(objective.blocks.n_rows), state.residual.copy()
-
-        def pull(block, out):
-            part = g[block.start : block.stop]
-            for pieces in state.rows:
-                passes.pull(pieces.cut(block.start, block.stop), mu, bend, part)
-            return self._add(block, part, out)
-
-        def aim(block):
-            dz = np.empty(block.stop - block.start)
-            decision(block.rows, theta, objective.fit_intercept, dz)
-            return [passes.aim(pieces.cut(block.start, block.stop), dz, mu, bend) for pieces in state.rows]
-
-        pulled = self.coordinates.pull(objective.blocks.total(pull, objective.n_params)[1])
+        objective, p, r, g = self.objective, self.objective.n_features, state.residual.copy(), None
+        pull = partial(self.model.pull, mu, bend)
+        pulled = self.coordinates.pull(objective.blocks.total(pull, objective.n_params, state.rows)[1])
         for pieces in state.coefs:
             passes.pull(pieces, mu, bend, r[:p])
+        if self.system is RowSystem:
+            g = np.concatenate(objective.blocks.map(partial(_pulls, mu, bend), state.rows, rows=False))
         direction = system.solve(pulled, g, r)
-        theta = self.coordinates.leave(direction)
-        limits = sum(objective.blocks.map(aim), [])
-        limits += [passes.aim(pieces, direction[:p], mu, bend) for pieces in state.coefs]
-        primal, dual = (BACK_OFF / max(BACK_OFF, *limit) for limit in zip(*limits))
+        aim = partial(self.model.aim, self.coordinates.leave(direction), mu, bend)
+        state.rows, limits = objective.blocks.renew(aim, np.maximum, state.rows)
+        for pieces in state.coefs:
+            limits = np.maximum(limits, passes.aim(pieces, direction[:p], mu, bend))
+        primal, dual = (float(BACK_OFF / max(BACK_OFF, limit)) for limit in limits)
         if self.ridge.any():  # the residual couples the two
             primal = dual = min(primal, dual)
         return direction, primal, dual
-
-    def _add(self, block, g, out):
-        """Add Σ g·(x, 1) over the rows of a block to ``out``."""
-        add_weighted(block.rows, g, out)
-        if self.objective.fit_intercept:
-            out[-1] += g.sum()
-        return 0.0
 
     def _settled(self, state, point):
         """The point with exact zeros: in the end a coefficient is zero or its dual variable at a bound."""
@@ -246,31 +226,27 @@ class InteriorPoint:
 
     # -- what is known of a point
 
-    def _look(self, state):
-        """Set theta and e; return Σ m·d·x - l2·w, coefficients' pieces included, and the pieces' gap."""
+    def _look(self, state, primal=0.0, dual=0.0):
+        """Set theta, take the rows' pieces steps of those lengths, and set their e.
+
+        Returns Σ m·d·x - l2·w, coefficients' pieces included, and the pieces' gap.
+        """
         objective, p = self.objective, self.objective.n_features
         theta = state.theta = self.coordinates.leave(state.point)
-        intercept = theta[-1] if objective.fit_intercept else 0.0
-
-        def block_sum(block, out):
-            rows = [pieces.cut(block.start, block.stop) for pieces in state.rows]
-            d = sum(pieces.m * pieces.d for pieces in rows)
-            z = np.empty(len(d))
-            passes.predict_and_add(block.rows, theta, intercept, d, z, out)
-            if objective.fit_intercept:
-                out[-1] += d.sum()
-            return sum(passes.look(pieces, z) for pieces in rows)
-
-        gap, raw = objective.blocks.total(block_sum, objective.n_params)
-        raw -= objective.penalty_gradient(theta)
+        look = partial(self.model.look, theta, primal, dual)
+        state.rows, (gap, raw) = objective.blocks.renew(look, add_sums, state.rows)
+        raw = raw - objective.penalty_gradient(theta)
         for pieces in state.coefs:
             gap += passes.look(pieces, state.point[:p])
             raw[:p] += pieces.m * pieces.d / self.coordinates.scale[:p]
         return raw, gap
 
-    def _measure(self, state, uncertain):
-        """Everything but the point itself; ``uncertain`` estimates how far the solution is away."""
-        raw, gap = self._look(state)
+    def _measure(self, state, seen, uncertain):
+        """Everything but the point itself, from what ``_look`` saw.
+
+        ``uncertain`` estimates how far the solution is away.
+        """
+        raw, gap = seen
         state.value, _ = self.objective.value_grad(state.theta)
         state.residual = self.coordinates.pull(raw)
         state.optimality = float(np.abs(raw).max())
@@ -290,3 +266,132 @@ class InteriorPoint:
         p = self.objective.n_features
         z = np.abs(theta[:p]) @ (np.abs(self.coordinates.mean) + 1.0 / self.coordinates.scale[:p])
         return np.finfo(np.float64).eps * self.steepest * (self.size + z + np.abs(theta[p:]).sum())
+
+
+# -- what happens to the rows of a block; ``rows`` are their pieces, a list of Pieces
+
+
+class Facts(NamedTuple):
+    """Of the pieces of all rows."""
+
+    n_pieces: int  # of a row
+    steepest: float
+    widest: float  # hi - lo
+    m: float  # sum of the weights, 1 up to rounding, ...
+    n_counting: int  # ... and how many are not 0
+    size: float  # weighted sums of the targets' sizes ...
+    mean: float  # ... and of the targets
+
+    @staticmethod
+    def joined(a, b):
+        """Of two sets of rows."""
+        extremes = max(a.steepest, b.steepest), max(a.widest, b.widest)
+        return Facts(a.n_pieces, *extremes, *(x + y for x, y in zip(a[3:], b[3:], strict=True)))
+
+
+class PieceModel(NamedTuple):
+    """A piecewise linear loss of rows with that total weight."""
+
+    loss: object
+    weight: float
+    fit_intercept: bool
+
+    def _parts(self, block):
+        """[(target, lo, hi), …] with an entry per row."""
+        parts, n = self.loss.pieces(block.y), len(block.y)
+        return [tuple(np.array(np.broadcast_to(part, n)) for part in piece) for piece in parts]
+
+    def _weights(self, block):
+        return np.full(len(block.y), 1.0 / self.weight) if len(block.s) == 1 else block.s / self.weight
+
+    def _target(self, block):
+        parts = self._parts(block)
+        return sum(target for target, _, _ in parts) / len(parts)
+
+    def facts(self, block):
+        """:class:`Facts`."""
+        parts, m, target = self._parts(block), self._weights(block), self._target(block)
+        steepest = max(max(-lo.min(), hi.max()) for _, lo, hi in parts)
+        widest = max((hi - lo).max() for _, lo, hi in parts)
+        sums = m.sum(), np.count_nonzero(m), m @ np.abs(target), m @ target
+        return Facts(len(parts), float(steepest), float(widest), *map(float, sums))
+
+    def deviation(self, mean, block):
+        """Weighted sum of the distances of targets from their mean."""
+        return float(self._weights(block) @ np.abs(self._target(block) - mean))
+
+    def pieces(self, block):
+        """Pieces without a point yet."""
+        m = self._weights(block)
+        return [passes.make_pieces(target, m) for target, _, _ in self._parts(block)]
+
+    def centre(self, mu, block, rows):
+        """Put the point where complementarity is ``mu``."""
+        for pieces, (_, lo, hi) in zip(rows, self._parts(block), strict=True):
+            passes.centre(pieces, lo, hi, mu)
+        return 0.0
+
+    def kinks(self, spread, block, rows):
+        """(target, m, lo, hi, d, which rows seem to lie at the kink) of pieces that are one for each row."""
+        (pieces,), ((target, lo, hi),) = rows, self._parts(block)
+        at_kink = (pieces.u < pieces.p * spread) & (pieces.v < pieces.q * spread)
+        return target, pieces.m, lo, hi, pieces.d, at_kink
+
+    def row_weights(self, block, start, stop, d):
+        """Those of the rows, as ``weighted_gram`` takes them."""
+        d[: stop - start] = self._weights(block)[start:stop]
+
+    def weighted_targets(self, block, out):
+        """Add Σ m·target·(x, 1) to ``out``."""
+        return self._add(block, self._weights(block) * self._target(block), out)
+
+    def pull(self, mu, bend, block, rows, out):
+        """Add what the pieces pull to ``out``."""
+        return self._add(block, _pulls(mu, bend, block, rows), out)
+
+    def _add(self, block, g, out):
+        """Add Σ g·(x, 1) over the rows of a block to ``out``."""
+        add_weighted(block.rows, g, out)
+        if self.fit_intercept:
+            out[-1] += g.sum()
+        return 0.0
+
+    def aim(self, theta, mu, bend, block, rows):
+        """Put the direction; what limits the steps."""
+        dz = np.empty(len(block.y))
+        decision(block.rows, theta, self.fit_intercept, dz)
+        return np.max([passes.aim(pieces, dz, mu, bend) for pieces in rows], axis=0)
+
+    def look(self, theta, primal, dual, block, rows):
+        """Take the step and set e; the gap, and Σ m·d·(x, 1)."""
+        if primal or dual:
+            for pieces in rows:
+                passes.step(pieces, primal, dual)
+        out, z = np.zeros(theta.size), np.empty(len(block.y))
+        d = sum(pieces.m * pieces.d for pieces in rows)
+        intercept = theta[-1] if self.fit_intercept else 0.0
+        passes.predict_and_add(block.rows, theta, intercept, d, z, out)
+        if self.fit_intercept:
+            out[-1] += d.sum()
+        return sum(passes.look(pieces, z) for pieces in rows), out
+
+
+def _size_of_errors(block, rows):
+    return float(rows[0].m @ np.abs(rows[0].e))
+
+
+def _stiffness(block, rows, start, stop, Q):
+    Q[: stop - start] = 0.0
+    for pieces in rows:
+        passes.stiffness(pieces.cut(start, stop), Q[: stop - start])
+
+
+def _complementarity(lengths, block, rows):
+    return np.array([sum(passes.complementarity(pieces, *way) for pieces in rows) for way in lengths])
+
+
+def _pulls(mu, bend, block, rows):
+    g = np.zeros(len(block.y))
+    for pieces in rows:
+        passes.pull(pieces, mu, bend, g)
+    return g

@@ -12,6 +12,8 @@ S. J. Wright, "Ill-conditioning and computational error in interior methods for 
 SIAM J. Optim. 9 (1998).
 """
 
+from functools import partial
+
 import numpy as np
 from scipy.linalg.lapack import dpotrf, dpotrs
 
@@ -68,12 +70,14 @@ class ColumnSystem:
     ----------
     objective : LinearObjective
     coordinates : Coordinates
-    weights : callable ``weights(start, stop, Q)`` that adds the weights of those rows to Q
+    weights : callable ``weights(block, *parts, start, stop, Q)``
+        Sets Q[:stop - start] to the weights of those rows.
     diagonal : ndarray of shape (n_params,)
+    kept : what the blocks keep for ``weights``
     """
 
-    def __init__(self, objective, coordinates, weights, diagonal):
-        H = _gram(objective, coordinates, weights)
+    def __init__(self, objective, coordinates, weights, diagonal, *kept):
+        H = _gram(objective, coordinates, weights, kept)
         index = np.diag_indices(len(H))
         # what centring leaves of a constant column is rounding: take such columns out
         lost = np.zeros(len(H))
@@ -99,22 +103,23 @@ class ColumnSystem:
         return dpotrs(self.factor, r, lower=1)[0]
 
 
-def _gram(objective, coordinates, weights):
+def _gram(objective, coordinates, weights, kept):
     """GᵀQG, both triangles."""
     blocks, fit_intercept = objective.blocks, objective.fit_intercept
     shift = np.zeros(blocks.n_features) if blocks.sparse else coordinates.mean
-
-    def of_block(block, start, stop, d):
-        d[: stop - start] = 0.0
-        weights(block.start + start, block.start + stop, d[: stop - start])
-
-    H = weighted_gram(blocks, of_block, shift, fit_intercept, dtype=np.float64)
+    H = weighted_gram(blocks, weights, shift, fit_intercept, *kept, dtype=np.float64)
     H = np.tril(H) + np.tril(H, -1).T
     if blocks.sparse and fit_intercept:  # centred afterwards: the rows are not
         across = np.outer(coordinates.mean, H[-1, :-1])
         H[:-1, :-1] += np.outer(coordinates.mean, coordinates.mean) * H[-1, -1] - across - across.T
         H[-1, :-1] = H[:-1, -1] = H[-1, :-1] - coordinates.mean * H[-1, -1]
     return H * coordinates.scale * coordinates.scale[:, None]
+
+
+def _weights_of(weights, block, *parts):
+    Q = np.empty(len(block.y))
+    weights(block, *parts, 0, len(Q), Q)
+    return Q
 
 
 class RowSystem:
@@ -131,7 +136,7 @@ class RowSystem:
     of a column of ones.
     """
 
-    def __init__(self, objective, coordinates, weights, diagonal):
+    def __init__(self, objective, coordinates, weights, diagonal, *kept):
         blocks, p = objective.blocks, objective.n_features
         self.sparse, self.mean = blocks.sparse, coordinates.mean
         self.unit, self.unit_b = coordinates.scale[:p], coordinates.scale[p:]
@@ -141,8 +146,7 @@ class RowSystem:
             self.X = blocks.matrix()
         else:
             self.X = blocks.matrix() - self.mean
-        Q = np.zeros(blocks.n_rows)
-        weights(0, len(Q), Q)
+        Q = np.concatenate(blocks.map(partial(_weights_of, weights), *kept, rows=False))
         self.root, floor = np.sqrt(Q), PROXIMAL * Q.sum()
         self.ones = self.root * self.unit_b if free else None
         self.D = np.where(diagonal[: self.k] > 0, diagonal[: self.k], floor)

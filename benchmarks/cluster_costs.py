@@ -1,0 +1,141 @@
+"""What a pass over rows on a Dask cluster costs: constants, their check, and what follows for more rows.
+
+    python benchmarks/cluster_costs.py            measure, check, extrapolate (about two minutes)
+    python benchmarks/cluster_costs.py --overhead  only the cost of messages, by number of blocks
+
+The model of a pass over n rows of p columns in B blocks on W workers of one thread, K raw predictions a row:
+
+    seconds = a + b·B + c·n·p·K / W + m·8·p·K·M / speed of the network
+
+with M the messages that a pass brings back, at least one per thread. ``a`` and ``b`` are measured with blocks
+of a few rows, ``c`` in this process, and the sum is compared with passes over larger blocks.
+"""
+
+import argparse
+import time
+from functools import partial
+
+import dask.array as da
+import numpy as np
+from distributed import Client, LocalCluster
+
+from skbigmodel import GDLogisticClassifier
+from skbigmodel.blocks import ArrayBlocks
+from skbigmodel.cluster import Groups
+from skbigmodel.dask import take
+from skbigmodel.losses import Logistic
+from skbigmodel.objective import LinearObjective
+from skbigmodel.penalties import ElasticNet
+
+P = 50
+NONE = ElasticNet(0.0, 0.0)
+
+
+def median_seconds(function, n=15):
+    """Of several calls, after some that warm up."""
+    for _ in range(3):
+        function()
+    times = []
+    for _ in range(n):
+        started = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - started)
+    return float(np.median(times))
+
+
+def objective_on(n_rows, n_blocks):
+    """Logistic regression on rows made on the workers."""
+    rng, chunk = da.random.default_rng(0), -(-n_rows // n_blocks)
+    X = rng.normal(size=(n_rows, P), chunks=(chunk, P))
+    y = (X[:, 0] > 0).astype(float)
+    rows, y = take(X, y, np.dtype(float), np.asarray)
+    return LinearObjective(rows.make_blocks(y, None, 1), Logistic(), NONE, True)
+
+
+def pass_seconds(objective):
+    """A pass for loss and gradient."""
+    return median_seconds(partial(objective.value_grad, np.zeros(objective.n_params)))
+
+
+def empty_task(client):
+    """A round trip of a task that does nothing."""
+    return median_seconds(lambda: client.submit(int, 0, pure=False).result())
+
+
+def in_memory(n_rows=400_000):
+    """Seconds per row and column of a pass in this process on one thread."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(n_rows, P))
+    objective = LinearObjective(ArrayBlocks(X, (X[:, 0] > 0) * 1.0), Logistic(), NONE, True)
+    return pass_seconds(objective) / (n_rows * P)
+
+
+def overhead(client):
+    """(a, b): seconds of a pass over tiny blocks, by least squares over the number of blocks."""
+    blocks = [2, 8, 32, 128]
+    seconds = [pass_seconds(objective_on(100 * B, B)) for B in blocks]
+    print(f"empty task {1e3 * empty_task(client):.1f} ms")
+    for B, t in zip(blocks, seconds, strict=True):
+        print(f"pass over {B:4d} blocks {1e3 * t:7.1f} ms (allowed {15 + B} ms)")
+    b, a = np.polyfit(blocks, seconds, 1)
+    return a, max(b, 0.0)
+
+
+def passes_of_a_fit(X, y):
+    """How many rounds over the blocks a fit takes."""
+    count, reduce = [0], Groups.reduce
+
+    def counted(self, *args):
+        count[0] += 1
+        return reduce(self, *args)
+
+    Groups.reduce = counted
+    try:
+        GDLogisticClassifier().fit(X, y)
+    finally:
+        Groups.reduce = reduce
+    return count[0]
+
+
+def check(n_workers, a, b, c):
+    """Passes over 1, 2, 4 and 8 times as many rows beside the model."""
+    for times in (1, 2, 4, 8):
+        n, B = 200_000 * times, 4 * times
+        measured = pass_seconds(objective_on(n, B))
+        expected = a + b * B + c * n * P / n_workers
+        print(f"{n_workers} workers, {n:9,d} rows: {1e3 * measured:7.1f} ms, model {1e3 * expected:7.1f} ms")
+
+
+def extrapolate(a, b, c):
+    """A pass and a fit of ten passes over many rows."""
+    for n, W in ((10**9, 16), (10**9, 128), (10**11, 128), (10**11, 4096)):
+        block_rows = 128e6 / (8 * P)
+        B = n / block_rows
+        work, messages = c * n * P / W, a + b * B
+        back = 8 * (P + 2) * W / 1e9  # the sums of every thread through a network of 1 GB/s, at the caller
+        print(
+            f"{n:.0e} rows on {W:5d} threads: {n * P * 8 / 1e12:6.1f} TB in {B:9,.0f} blocks; a pass computes "
+            f"{work:8.1f} s, schedules {messages:8.1f} s, sends {back:.3f} s back"
+        )
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--overhead", action="store_true")
+    only = parser.parse_args().overhead
+    c = in_memory()
+    print(f"compute: {1e9 * c:.2f} ns per entry of X")
+    for n_workers in (2,) if only else (1, 2):
+        with (
+            LocalCluster(n_workers=n_workers, threads_per_worker=1, dashboard_address=":0") as cluster,
+            Client(cluster) as client,
+        ):
+            a, b = overhead(client)
+            print(f"{n_workers} workers: a = {1e3 * a:.1f} ms, b = {1e3 * b:.2f} ms")
+            if not only:
+                check(n_workers, a, b, c)
+    extrapolate(a, b, c)
+
+
+if __name__ == "__main__":
+    main()
