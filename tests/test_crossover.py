@@ -69,7 +69,7 @@ def test_optimality_conditions_hold_exactly(shape, layout, intercept, loss):
     state, rows = solver.init(np.zeros(objective.n_params)), rows_of(objective)
     for _ in range(20):
         solver.advance(state)
-        (pieces,) = state.rows
+        ((pieces,),) = state.rows  # of the only block
         at_kink = (pieces.u < pieces.p) & (pieces.v < pieces.q)
         found = cross_over(objective, rows, pieces.d, at_kink, np.ones(shape[1]))
         if found is not None:

@@ -184,7 +184,7 @@ def weighted_sum(objective, a):
 def take(blocks, index):
     """Those rows, in ascending order, as a dense array."""
     if blocks.sparse:
-        return blocks.X[index].toarray().astype(np.float64)
+        return blocks.matrix()[index].toarray().astype(np.float64)
 
     def of_block(block):
         inside = index[(index >= block.start) & (index < block.stop)]
