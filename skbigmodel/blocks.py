@@ -307,6 +307,10 @@ class Blocks:
             self._run(one, n_groups)
         return tree.root
 
+    def wholes(self):
+        """The rows in as few blocks as can be had without reading more than one at a time."""
+        return self.blocks
+
     def head(self):
         """The first rows, at most a hundred, of a source that is not sparse."""
         return self.blocks[0].rows.X[:100]
@@ -369,6 +373,10 @@ class ArrayBlocks(Blocks):
     def _merge(self, group, read):
         start, stop = int(self.bounds[group[0]]), int(self.bounds[group[-1] + 1])
         yield Block(self._slice(self.memo["rows"], start, stop), *self._targets(start, stop), start, stop)
+
+    def wholes(self):
+        """One block of all rows."""
+        return [Block(self.memo["rows"], *self._targets(0, self.n_rows), 0, self.n_rows)]
 
     def sample(self, step):
         """Every ``step``-th row, copied into memory."""

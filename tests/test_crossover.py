@@ -6,12 +6,13 @@ from numpy.testing import assert_allclose
 from scipy import sparse
 from sklearn.svm import SVC
 
-from skbigmodel import GDSVC
+from skbigmodel import GDSVC, blocks
 from skbigmodel.blocks import make_blocks
 from skbigmodel.losses import AbsoluteError, Hinge, Quantile
 from skbigmodel.objective import LinearObjective
 from skbigmodel.penalties import ElasticNet
 from skbigmodel.solvers.crossover import Rows, cross_over, crossing
+from skbigmodel.solvers.dual import DualCoordinateDescent
 from skbigmodel.solvers.driver import Control, Settings, minimize
 from skbigmodel.solvers.interior_point import InteriorPoint
 
@@ -34,13 +35,13 @@ def data(n, p, loss, seed=0):
 
 
 def rows_of(objective):
-    blocks = objective.blocks
-    ((target, lo, hi),) = objective.loss.pieces(blocks.y)
-    m = (np.ones(blocks.n_rows) if blocks.s is None else blocks.s) / blocks.weight
+    source = objective.blocks
+    ((target, lo, hi),) = objective.loss.pieces(source.y)
+    m = (np.ones(source.n_rows) if source.s is None else source.s) / source.weight
     return Rows(np.array(target), m, *(np.broadcast_to(bound, len(m)) for bound in (lo, hi)))
 
 
-def check_optimal(objective, rows, found):
+def check_optimal(objective, rows, found, accuracy=1e-13):
     """Feasible, complementary, and the parameters are what the dual variables lead to: each to rounding."""
     theta, e, d = found
     X = objective.blocks.X
@@ -49,11 +50,11 @@ def check_optimal(objective, rows, found):
     assert_allclose(e, rows.target - z, atol=1e-12)
     assert (d >= rows.lo).all() and (d <= rows.hi).all()
     lost = rows.m @ (np.maximum(rows.lo * e, rows.hi * e) - d * e)
-    assert 0.0 <= lost + 1e-16 and lost <= 1e-13
+    assert 0.0 <= lost + 1e-16 and lost <= accuracy
     pull = X.T @ (rows.m * d)
     if objective.fit_intercept:
         pull = np.append(pull, rows.m @ d)
-    assert_allclose(pull, objective.penalty_gradient(theta), atol=1e-13)
+    assert_allclose(pull, objective.penalty_gradient(theta), atol=accuracy)
 
 
 @pytest.mark.parametrize("loss", [Hinge(), AbsoluteError(), Quantile(0.3)], ids=str)
@@ -102,6 +103,36 @@ def test_a_wrong_guess_is_put_right_or_refused():
         found = cross_over(objective, rows, rng.uniform(rows.lo, rows.hi), rng.random(60) < 0.1, np.ones(3))
         if found is not None:
             check_optimal(objective, rows, found)
+
+
+@pytest.mark.parametrize("intercept", INTERCEPTS)
+def test_wide_sparse_rows_by_conjugate_gradients(intercept):
+    """The same conditions, from the dual variables of coordinate descent; rows of any length, one of zeros."""
+    rng = np.random.default_rng(3)
+    X = sparse.random_array((300, 1500), density=0.02, rng=rng, format="csr")
+    X = X.multiply(10.0 ** rng.uniform(-1, 1, (300, 1))).tocsr()
+    X.data[X.indptr[5] : X.indptr[6]] = 0.0
+    y = (X @ rng.normal(size=1500) > 0.2) * 1.0
+    objective = make(X, y, Hinge(), intercept, l2=0.05)
+    solver = DualCoordinateDescent(objective, Settings())
+    state, rows = solver.init(np.zeros(objective.n_params)), rows_of(objective)
+    for _ in range(5):
+        solver.advance(state)
+    d = state.a / rows.m * rows.target
+    found = cross_over(objective, rows, d, (state.a > 0) & (state.a < rows.m), solver.size)
+    check_optimal(objective, rows, found, 1e-11)
+
+
+def test_dual_solver_of_rows_sorted_by_class(monkeypatch):
+    """All rows are mixed, also where they make several blocks: else sweeps get nowhere."""
+    monkeypatch.setattr(blocks, "BLOCK_ENTRIES", 1 << 14)
+    rng = np.random.default_rng(0)
+    X = sparse.random_array((4000, 500), density=0.05, rng=rng, format="csr")
+    y = (X @ rng.normal(size=500) + 0.5 * rng.normal(size=4000) > 0) * 1.0
+    order = np.argsort(y, kind="stable")
+    for loss in ("hinge", "squared_hinge"):
+        model = GDSVC(C=0.1, loss=loss, intercept_scaling=1.0, solver="dual").fit(X[order], y[order])
+        assert model.n_iter_ <= 12
 
 
 def test_fits_are_exact_at_the_default_tol():

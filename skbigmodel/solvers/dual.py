@@ -5,7 +5,8 @@ Each iteration
 1. sweeps over the rows in a random order, leaving out those that by their gradient will stay at a bound,
    until the gradient has fallen to a share of what it was;
 2. forms the coefficients anew from the dual variables, measures value and duality gap over all rows, and
-   takes all of them in again.
+   takes all of them in again;
+3. for the hinge loss, once the gap is small, crosses over to the exact solution if it can (see ``crossover``).
 
 A free intercept is the multiplier of the constraint Σ a·t = 0. It is found by the proximal point method: the
 sweeps are about an intercept penalised for its distance from a centre, and the centre moves to where they
@@ -27,9 +28,12 @@ from .. import passes_dual as passes
 from ..passes_linear import decision
 from ..passes_stochastic import shuffled
 from ..validation import NotFinite
-from .crossover import crossing, predict, weighted_sum
+from .driver import gap_tolerance
+from .coordinates import column_moments
+from .crossover import Rows, cross_over, crossing, predict, weighted_sum
 
-SHARE = 0.3  # of the gradient at the last look, at which the next one is taken
+NEAR = 0.01  # relative gap at which step 3 is tried
+SHARES = 0.01, 0.3  # of the gradient at the last look, between which the next one is taken
 MAX_SWEEPS = 30  # between two looks
 NEAR = 0.5  # gradient, in units of the centre's move, at which the centre moves
 PATIENCE = 60  # looks without progress after which rounding is to blame
@@ -60,8 +64,10 @@ class DualCoordinateDescent:
     State = State
 
     def __init__(self, objective, settings):
-        self.objective = objective
+        self.objective, self.tol = objective, settings.tol
         blocks, penalty = objective.blocks, objective.penalty
+        # an order that mixes all rows: where they are sorted by class, sweeps over parts get nowhere
+        self.blocks = blocks.wholes()
         self.free = objective.fit_intercept and not penalty.l2_intercept > 0
         cap, bend = objective.loss.dual
         scale, scale_b = 1.0 / penalty.l2, 0.0
@@ -70,6 +76,8 @@ class DualCoordinateDescent:
         self.margin = passes.Margin(cap, bend, scale, scale_b, blocks.weight)
         self.m = (np.ones(blocks.n_rows) if blocks.s is None else blocks.s) / blocks.weight
         self.diag = self._curvatures()
+        mean, variance = column_moments(blocks)
+        self.size = np.abs(mean) + np.sqrt(variance)
         if self.free:  # as if the intercept's column had the length of a row
             self.margin = self.margin._replace(scale_b=float(self.diag.mean()) or 1.0)
             self.diag += self.margin.scale_b
@@ -124,26 +132,41 @@ class DualCoordinateDescent:
     def advance(self, state):
         """Sweeps, and a look at where they lead."""
         state.a, state.point = state.a.copy(), state.point.copy()
-        blocks = self.objective.blocks
-        active, bounds = np.diff(blocks.bounds), np.array([0.0, 0.0, np.inf, -np.inf])
-        order = np.concatenate([np.arange(size) for size in active])
-        goal = SHARE * state.violation
+        order = [np.arange(block.stop - block.start) for block in self.blocks]
+        active, bounds = np.array([len(part) for part in order]), np.array([0.0, 0.0, np.inf, -np.inf])
+        # the gap falls with the square of the gradient
+        share = 0.5 * np.sqrt(gap_tolerance(self.tol) * abs(state.value) / max(state.gap, 1e-300))
+        goal = np.clip(share, *SHARES) * state.violation
         for _ in range(MAX_SWEEPS):
             self._sweep(state, order, active, bounds)
             if state.violation <= goal or not np.isfinite(goal):
                 break
         self._look(state)
+        if self.margin.bend == 0.0 and state.gap <= NEAR * state.value:
+            self._cross_over(state)
+
+    def _cross_over(self, state):
+        """Step 3: the exact solution, if it can be guessed which rows lie at the margin."""
+        y, m = self.objective.blocks.y, self.m
+        inside = (state.a > 0.0) & (state.a < m)
+        ((target, lo, hi),) = self.objective.loss.pieces(y)
+        d = np.divide(state.a, m, out=np.zeros_like(m), where=m > 0) * target
+        found = cross_over(self.objective, Rows(target, m, lo, hi), d, inside, self.size)
+        if found is not None:
+            state.a, state.violation = m * np.abs(found.d), 0.0
+            state.centre = float(found.theta[-1]) if self.free else 0.0
+            self._look(state)
 
     def _sweep(self, state, order, active, bounds):
         """Step 1: every row that is active, block by block."""
-        blocks, state.count = self.objective.blocks, state.count + 1
+        state.count += 1
         bounds[:2] = -np.inf, np.inf
         for k in shuffled(len(active), state.count):
             k = int(k)
             if active[k]:
-                block = blocks.blocks[k]
+                block = self.blocks[k]
                 part = slice(block.start, block.stop)
-                change = passes.Sweep(state.a[part], order[part], active[k : k + 1], state.point, bounds)
+                change = passes.Sweep(state.a[part], order[k], active[k : k + 1], state.point, bounds)
                 key = state.count * 1_048_583 + k
                 passes.sweep(block.rows, block.y, block.s, self.margin, self.diag[part], change, key)
         high, low = max(bounds[passes.HIGH], 0.0), min(bounds[passes.LOW], 0.0)
