@@ -67,6 +67,11 @@ class GradientEstimator(CallbackSupportMixin, BaseEstimator):
         defaults = {name: p.default for name, p in inspect.signature(type(self)).parameters.items()}
         super().__setstate__({**defaults, **state})
 
+    @property
+    def _settings(self):
+        """What has the parameters by which a fit goes."""
+        return self
+
     # -- data
 
     def _blocks(self, X, y, s):
@@ -223,7 +228,7 @@ class GradientEstimator(CallbackSupportMixin, BaseEstimator):
         """The root of this fit's tasks, begun; ``None`` where no callback is set."""
         if not getattr(self, "_skl_callbacks", None):
             return None
-        context = self._init_callback_context(max_subtasks=self.max_iter * n_problems)
+        context = self._init_callback_context(max_subtasks=self._settings.max_iter * n_problems)
         return context.call_on_fit_task_begin(estimator=self, X=X, y=y, metadata=metadata)
 
     def _report(self, results):

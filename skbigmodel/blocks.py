@@ -210,11 +210,14 @@ class Blocks:
     memo : dict
         For what solvers derive from the rows and weights alone; shared by sources that differ only in the
         targets.
+    encoder : :class:`~skbigmodel.rows.Encoder` or None
+        As what the rows are read.
     """
 
     remote = False  # the blocks lie here, or can be had here
 
-    def __init__(self, X, y, s=None, n_threads=1, memo=None):
+    def __init__(self, X, y, s=None, n_threads=1, memo=None, encoder=None):
+        self.encoder = encoder
         self.X, self.y, self.s, self.n_threads = (
             X,
             frozen(y),
@@ -234,7 +237,11 @@ class Blocks:
 
     def with_targets(self, y):
         """The same rows and weights with other targets."""
-        return type(self)(self.X, y, self.s, self.n_threads, self.memo)
+        return type(self)(self.X, y, self.s, self.n_threads, self.memo, self.encoder)
+
+    def encoded(self, encoder):
+        """The same rows, read as an encoder has them."""
+        return type(self)(self.X, self.y, self.s, self.n_threads, None, encoder)
 
     # ``function`` below is a module's function, or a method of a NamedTuple, with all it needs bound to it:
     # where the blocks lie on other machines, it travels.
@@ -357,7 +364,7 @@ class ArrayBlocks(Blocks):
     def _blocks(self):
         rows = self.memo.get("rows")
         if rows is None:
-            rows = self.memo["rows"] = as_rows(self.X)
+            rows = self.memo["rows"] = as_rows(self.X, self.encoder)
         return [
             Block(self._slice(rows, a, b), *self._targets(a, b), a, b)
             for a, b in itertools.pairwise(self.bounds.tolist())
@@ -431,7 +438,7 @@ class _Slices(Sequence):
         if not 0 <= k < len(self):
             raise IndexError(k)  # ends an iteration
         start, stop = (int(bound) for bound in self.source.bounds[k : k + 2])
-        rows = as_rows(self.source.read(start, stop))
+        rows = as_rows(self.source.read(start, stop), self.source.encoder)
         return Block(rows, *self.source._targets(start, stop), start, stop)
 
 

@@ -8,14 +8,16 @@ over all rows. The weight matrices W have the shape (width before, width after),
 import itertools
 
 import numpy as np
+from scipy.sparse import issparse
 
 from . import passes_network as passes
 from ._jit import frozen
 from .blocks import ONE
 from .passes_network import Network, Room, Targets
+from .rows import as_rows, encode
 
 BATCH = 512  # rows whose layers are kept at a time where all rows count
-PREDICTED = 1 << 21  # entries of the widest layer that are kept at a time when predicting
+PREDICTED = 1 << 19  # entries of the widest layer that are kept at a time when predicting
 SHARD_PRODUCTS = 8_000_000  # of rows and parameters in a part of a batch, enough for a thread of its own
 SHARD_ROWS = 100  # at least, in such a part
 MAX_SHARDS = 4
@@ -29,15 +31,15 @@ def make_network(widths, activation, softmax):
     return Network(activation, bool(softmax), frozen(widths), frozen(weights), frozen(biases))
 
 
-def make_room(net, batch, dtype, sparse):
-    """Work space for batches of that many rows."""
+def make_room(net, batch, dtype, sparse, n_params):
+    """Work space for batches of that many rows and steps of that many parameters."""
     total = batch * int(net.widths[1:].sum())
     return Room(
         np.empty((batch, 0 if sparse else net.widths[0]), dtype),
         np.empty(total, dtype),
         np.empty(total, dtype),
         np.empty(batch * int(net.widths[1:-1].max(initial=0)), dtype),
-        np.empty(net.biases[-1], dtype),
+        *(np.empty(n_params, dtype) for _ in range(2)),
     )
 
 
@@ -79,8 +81,15 @@ INITS = {
 def start(net, init, rng, dtype):
     """Random parameters; biases start at 0 but for ``"glorot_uniform"``, which treats them as weights.
 
-    With that, numbers are drawn as scikit-learn's MLPClassifier draws them.
+    With that, numbers are drawn as scikit-learn's MLPClassifier draws them. ``"ntp"`` draws weights as
+    ``"lecun_normal"`` does and biases of variance 1; the last layer is 0.
     """
+    if init == "ntp":
+        shapes = list(itertools.pairwise(net.widths.tolist()))[:-1]
+        coefs = [_normal(rng, 1.0 / shape[0], shape) for shape in shapes]
+        intercepts = [_normal(rng, 1.0, shape[1]) for shape in shapes]
+        before, last = net.widths[-2:].tolist()
+        return pack([*coefs, np.zeros((before, last))], [*intercepts, np.zeros(last)], dtype)
     variance, draw = INITS[init]
     share = getattr(net.activation, "glorot_share", 1.0) if init.startswith("glorot") else 1.0
     coefs, intercepts = [], []
@@ -91,11 +100,24 @@ def start(net, init, rng, dtype):
     return pack(coefs, intercepts, dtype)
 
 
-def raw_outputs(X, coefs, intercepts, activation):
+def raw_outputs(X, coefs, intercepts, activation, encoder=None):
     """Raw outputs (n_rows, n_outputs) of rows in memory, a run of rows at a time."""
-    size = max(1, PREDICTED // max(b.size for b in intercepts))
-    parts = [_raw_outputs(X[k : k + size], coefs, intercepts, activation) for k in range(0, X.shape[0], size)]
+    size = max(1, PREDICTED // max(len(coefs[0]), *(b.size for b in intercepts)))
+    runs = (X[k : k + size] for k in range(0, X.shape[0], size))
+    if encoder is not None:
+        runs = (encoded_rows(run, encoder, coefs[0].dtype) for run in runs)
+    parts = [_raw_outputs(run, coefs, intercepts, activation) for run in runs]
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def encoded_rows(X, encoder, dtype):
+    """What rows become by an encoder, an array of that dtype or a sparse matrix."""
+    rows = as_rows(X, encoder)
+    if issparse(X):
+        return type(X)((rows.data.astype(dtype), X.indices, X.indptr), shape=X.shape)
+    out = np.empty((X.shape[0], encoder.starts[-1]), dtype)
+    encode(rows.X, np.arange(len(out)), encoder, out)
+    return out
 
 
 def _raw_outputs(A, coefs, intercepts, activation):
@@ -128,9 +150,9 @@ class NetworkObjective:
         s = ONE if self.blocks.s is None else self.blocks.s[start:stop]
         return Targets(self.blocks.y[start:stop], s, float(self.smoothing))
 
-    def room(self, batch, dtype):
-        """Work space for batches of that many rows."""
-        return make_room(self.net, batch, dtype, self.blocks.sparse)
+    def room(self, batch, dtype, n_params=None):
+        """Work space for batches of that many rows and steps of that many parameters: those of the layers."""
+        return make_room(self.net, batch, dtype, self.blocks.sparse, n_params or self.n_params)
 
     def shards(self, batch):
         """Parts into which a batch of that many rows is cut for threads: a function of the shapes alone."""

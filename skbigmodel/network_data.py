@@ -10,6 +10,7 @@ from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import check_array, check_consistent_length
 
 from .classification import GradientClassifier
+from .network_presets import FEWEST
 from .validation import check_weights, check_X, is_blockwise
 
 LOOKED_AT = 1000  # rows of X whose scale is looked at
@@ -90,7 +91,7 @@ class NetworkData(GradientClassifier):
         rows = counting_rows(coded)
         if any(part is not None for part in given):
             return rows, self._validation_split(X, y, None, given)[1], None
-        if not self.early_stopping or self.solver == "lbfgs":
+        if not self._holds_out(rows):
             return rows, None, None
         from .sources import some_rows
 
@@ -111,6 +112,12 @@ class NetworkData(GradientClassifier):
         places = np.sort(places)
         held_out = some_rows(X, places), _take(y, places), None if coded.s is None else coded.s[places]
         return rows, held_out, places
+
+    def _holds_out(self, rows):
+        """Whether some of the rows are to be held out; a preset does not insist on it where they are few."""
+        settings = self._settings
+        wanted = self.early_stopping or settings.early_stopping and len(rows) >= FEWEST
+        return wanted and settings.solver != "lbfgs"
 
 
 def _column(codes):

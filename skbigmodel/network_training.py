@@ -1,6 +1,7 @@
 """The training of networks: from parameters of an estimator through a solver to fitted attributes."""
 
 import copy
+import inspect
 import warnings
 from numbers import Integral
 
@@ -11,30 +12,66 @@ from sklearn.utils.validation import check_array
 
 from .classification import decide
 from .network_data import NetworkData
+from .network_inputs import code_categories, find_categories, fit_encoding
+from .network_presets import BATCH, RATES, settings
 from .validation import as_float, as_labels
-
-DEFAULT_BATCH = 200
-
 
 class NetworkTraining(NetworkData):
     """What an estimator does to train a network and to go on with its training."""
 
-    def _network(self, X, coded):
+    @property
+    def _settings(self):
+        if self.preset is None:
+            return self
+        parameters = inspect.signature(type(self)).parameters.values()
+        return settings(self, {parameter.name: parameter.default for parameter in parameters})
+
+    def _form(self):
+        """How the parameters that steps move make up those of the layers."""
+        from .passes_parameters import Plain, Scaled
+
+        return Plain() if self.preset is None or self.solver == "lbfgs" else Scaled(**RATES)
+
+    def _activation(self):
         from .activations import ACTIVATIONS as CLASSES
+
+        activation = self._settings.activation
+        return CLASSES[activation]() if isinstance(activation, str) else activation
+
+    def _dtype(self, X):
+        """The width of numbers in which a network is trained."""
+        return as_float(X.dtype) if self.preset is None else np.dtype(np.float32)
+
+    def _code(self, X, sample_weight, going_on):
+        """X with numbers for its categories, and those categories; ``None`` without a preset."""
+        if self.preset is None:
+            return X, None
+        known = going_on and self.encoding_ is not None
+        categories = self.encoding_.categories if known else find_categories(X, sample_weight)
+        return code_categories(X, categories), categories
+
+    def _encode(self, X, categories, rows, s, going_on):
+        """What is made of the input: nothing without a preset, as before in a fit that goes on."""
+        if self.preset is None:
+            return None
+        return self.encoding_ if going_on else fit_encoding(X, categories, rows, s)
+
+    def _network(self, X, coded, categories=None):
         from .network import make_network
 
-        hidden = self.hidden_layer_sizes
+        hidden = self._settings.hidden_layer_sizes
         hidden = list(hidden) if hasattr(hidden, "__iter__") else [hidden]
         if not all(isinstance(width, Integral) and width > 0 for width in hidden):
             raise ValueError(f"hidden_layer_sizes must be > 0, got {hidden}.")
-        activation = CLASSES[self.activation]() if isinstance(self.activation, str) else self.activation
-        return make_network([X.shape[1], *hidden, coded.n_outputs], activation, coded.softmax)
+        width = X.shape[1] if categories is None else width_of(categories)
+        return make_network([width, *hidden, coded.n_outputs], self._activation(), coded.softmax)
 
     def _objective(self, X, coded, net):
         from .network import NetworkObjective
 
         blocks = self._blocks(X, coded.Y, coded.s)
-        return NetworkObjective(blocks, net, float(self.alpha), float(self.label_smoothing))
+        settings = self._settings
+        return NetworkObjective(blocks, net, float(settings.alpha), float(settings.label_smoothing))
 
     def _generator(self, kept):
         """The random numbers of this fit: those of the last one go on where only a seed is given."""
@@ -47,23 +84,31 @@ class NetworkTraining(NetworkData):
         from .network import pack, start
 
         if not going_on:
-            return start(net, self.init, rng, as_float(dtype))
+            return self._form().gather(net, start(net, self._settings.init, rng, dtype))
         widths = [self.coefs_[0].shape[0], *(len(b) for b in self.intercepts_)]
         if widths != net.widths.tolist():
             raise ValueError(
-                f"hidden_layer_sizes={self.hidden_layer_sizes!r} and the data make layers of the widths "
+                f"hidden_layer_sizes={self._settings.hidden_layer_sizes!r} and the data make layers of the widths "
                 f"{net.widths.tolist()}, but the last fit had {widths}"
             )
         if net.softmax != (self.out_activation_ == "softmax"):
             raise ValueError("y held several labels of a row in the last fit and does not now, or conversely")
-        return pack(self.coefs_, self.intercepts_, as_float(dtype))
+        return self._form().gather(net, pack(self.coefs_, self.intercepts_, dtype))
 
-    def _attributes(self, theta, net, coded, dtype):
+    def _layers(self, net, theta):
+        """Parameters of the layers for those that steps move."""
+        from .passes_parameters import Plain, spread_out
+
+        form = self._form()
+        return theta if form == Plain() else spread_out(form, net, theta, theta[: net.biases[-1]].copy())
+
+    def _attributes(self, theta, net, coded, dtype, encoding=None):
         """Fitted attributes of a flat parameter vector."""
         from .network import unpack
 
-        coefs, intercepts = unpack(net, theta.astype(as_float(dtype)))
+        coefs, intercepts = unpack(net, self._layers(net, theta).astype(dtype))
         return {
+            "encoding_": encoding,
             "coefs_": coefs,
             "intercepts_": intercepts,
             "classes_": coded.classes,
@@ -73,7 +118,7 @@ class NetworkTraining(NetworkData):
             "out_activation_": "softmax" if coded.softmax else "logistic",
         }
 
-    def _scorer(self, held_out, net, coded):
+    def _scorer(self, held_out, net, coded, encoding):
         """Accuracy of an iterate on the held-out rows; ``None`` without such."""
         from .blocks import in_slices
         from .network import raw_outputs, unpack
@@ -81,11 +126,12 @@ class NetworkTraining(NetworkData):
         if held_out is None:
             return None
         X, y, s = held_out
+        encoder = None if encoding is None else encoding.encoder()
         y = check_array(y, dtype=None) if self._several_labels(y) else np.asarray(as_labels(y))
 
         def score(theta):
-            network = unpack(net, theta)
-            z = in_slices(lambda rows: raw_outputs(rows, *network, net.activation), X)
+            network = *unpack(net, self._layers(net, theta)), net.activation, encoder
+            z = in_slices(lambda rows: raw_outputs(rows, *network), X)
             if y.ndim == 2:
                 return float(np.average(((z > 0) == y).all(axis=1), weights=s))
             return float(np.average(coded.classes[decide(z)] == y, weights=s))
@@ -99,7 +145,8 @@ class NetworkTraining(NetworkData):
         from .solvers.epochs import Epochs
         from .solvers.scipy_lbfgs import ScipyLBFGS
 
-        max_iter = self.max_iter if n_epochs is None else n_epochs
+        settings = self._settings
+        max_iter = settings.max_iter if n_epochs is None else n_epochs
         control = Control(max_iter, self.tol, self.loss_threshold, self.max_time, watch, score)
         with single_threaded_blas:
             if self.solver == "lbfgs":
@@ -108,7 +155,7 @@ class NetworkTraining(NetworkData):
             rng, rows, kept = course
             solver = Epochs(objective, self._recipe(rows.size))
             state = self._state(solver, theta, rng, rows, kept, new_rows=n_epochs is not None)
-            if self.lr_schedule is not None and n_epochs is None:
+            if settings.lr_schedule is not None and n_epochs is None:
                 state.epochs = state.epochs if state.epochs < max_iter else 0
                 control = control._replace(max_iter=max_iter - state.epochs)
             return minimize(solver, theta, control, state), solver.name
@@ -117,13 +164,14 @@ class NetworkTraining(NetworkData):
         from .optimizers import SCHEDULES, Adam, Sgd
         from .solvers.epochs import Recipe
 
+        settings = self._settings
         optimizer, name = self.solver, getattr(type(self.solver), "__name__", "").lower()
         if isinstance(self.solver, str):
             name = self.solver
-            adam = Adam(float(self.beta_1), float(self.beta_2), float(self.epsilon))
-            sgd = Sgd(float(self.momentum), bool(self.nesterovs_momentum))
+            adam = Adam(float(settings.beta_1), float(settings.beta_2), float(settings.epsilon))
+            sgd = Sgd(float(settings.momentum), bool(self.nesterovs_momentum))
             optimizer = adam if name == "adam" else sgd
-        batch_size = DEFAULT_BATCH if self.batch_size == "auto" else self.batch_size
+        batch_size = BATCH[self.preset] if self.batch_size == "auto" else self.batch_size
         if self.batch_size != "auto" and self.batch_size > n_rows:
             warnings.warn(
                 f"batch_size={self.batch_size} is larger than the number of rows and clipped to it, {n_rows}",
@@ -133,19 +181,21 @@ class NetworkTraining(NetworkData):
         return Recipe(
             name,
             optimizer,
-            float(self.learning_rate_init),
-            self.learning_rate if name == "sgd" else "constant",
-            float(self.power_t),
-            SCHEDULES.get(self.lr_schedule) if isinstance(self.lr_schedule, str) else self.lr_schedule,
-            self.max_iter,
+            float(settings.learning_rate_init),
+            settings.learning_rate if name == "sgd" else "constant",
+            float(settings.power_t),
+            SCHEDULES.get(settings.lr_schedule) if isinstance(settings.lr_schedule, str) else settings.lr_schedule,
+            settings.max_iter,
             int(min(batch_size, n_rows)),
-            self.shuffle,
-            self.tol,
-            self.n_iter_no_change,
-            self.alpha,
-            self.weight_decay,
-            np.inf if self.clip_norm is None else self.clip_norm,
-            self.dropout,
+            settings.shuffle,
+            settings.tol,
+            settings.n_iter_no_change,
+            settings.alpha,
+            settings.weight_decay,
+            np.inf if settings.clip_norm is None else settings.clip_norm,
+            settings.dropout,
+            self._form(),
+            last_best=self.preset is not None,
         )
 
     def _kept(self, going_on):
@@ -178,6 +228,8 @@ class NetworkTraining(NetworkData):
 
         The order of the rows and those held out are of use to a warm fit only, and as many as the data.
         """
+        from .network import pack
+
         self.solver_ = solver
         self._resume = None
         if solver != "lbfgs":
@@ -186,7 +238,7 @@ class NetworkTraining(NetworkData):
                 state["rows"] = places = None
             self._resume = {
                 "solver": solver,
-                "start": result.theta,
+                "start": result.theta if self.preset is None else pack(self.coefs_, self.intercepts_, None),
                 "state": state,
                 "n_rows": n_rows,
                 "places": places,
@@ -222,7 +274,7 @@ class NetworkTraining(NetworkData):
             "stalled": "scale the features (for example with StandardScaler)",
             "interrupted": "a fit with warm_start=True goes on from here",
         }
-        if self.lr_schedule is not None and self.solver != "lbfgs":
+        if self._settings.lr_schedule is not None and self.solver != "lbfgs":
             del advice["max_iter"]  # a schedule is meant to be gone through
         if result.status in advice:
             warnings.warn(
@@ -231,3 +283,8 @@ class NetworkTraining(NetworkData):
                 ConvergenceWarning,
                 stacklevel=4,
             )
+
+
+def width_of(categories):
+    """Columns that numbers and categories make."""
+    return sum(1 if names is None else len(names) for names in categories)

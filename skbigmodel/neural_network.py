@@ -20,6 +20,8 @@ from ._docs import X as X_TEXT
 from .base import copy_fitted
 from .classification import GradientClassifier, decide, log_probabilities, probabilities
 from .network_data import counting_rows, warn_of_scales
+from .network_inputs import code_categories
+from .network_presets import BATCH
 from .network_training import NetworkTraining
 from .validation import (
     as_labels,
@@ -138,8 +140,16 @@ class GDMLPClassifier(NetworkTraining):
     n_jobs : int, default=None
         Threads of one fit, which large networks use. ``None`` means the processors this process may use,
         capped by what joblib or the environment grants a worker. Results do not depend on it, bit for bit.
-    preset : None, default=None
-        Reserved.
+    preset : {"tuned"}, default=None
+        ``"tuned"`` is a recipe for tables that needs no search and no scaled columns, RealMLP-TD-S [5]_:
+        numbers are scaled robustly and softly clipped, and columns of text or categories in a data frame
+        become a column for each value; three layers of 256 ``"selu"`` units in the neural tangent
+        parametrisation and a learnt scale for each input are trained for 256 epochs by Adam with
+        ``beta_2=0.95``, ``learning_rate_init=0.04``, ``lr_schedule="coslog4"``, ``label_smoothing=0.1`` and
+        ``dropout=0.15``, without a penalty, in batches of 256 and in ``float32``. Where there are 50 rows or
+        more, ``validation_fraction`` of them are held out, and the last epoch with the best accuracy on
+        these is kept. Parameters that differ
+        from their defaults win over the preset. There is no ``partial_fit``.
 
     Attributes
     ----------
@@ -148,7 +158,11 @@ class GDMLPClassifier(NetworkTraining):
     class_weight_ : ndarray of shape (n_classes,) or None
         Weight of each class; None for several labels of a row.
     coefs_ : list of ndarray of shape (n_units_before, n_units)
-        Weights of each layer; float32 if X is.
+        Weights of each layer; float32 if X is, or with a preset. The first layer's are for the columns that
+        ``encoding_`` makes.
+    encoding_ : object or None
+        What a preset makes of the columns: ``categories`` of each, or None for numbers, of which ``center``
+        is subtracted before they are multiplied by ``factor``.
     intercepts_ : list of ndarray of shape (n_units,)
         Biases of each layer.
     loss_ : float
@@ -190,6 +204,8 @@ class GDMLPClassifier(NetworkTraining):
     .. [3] Loshchilov, I. and Hutter, F. (2019). "Decoupled weight decay regularization". ICLR.
     .. [4] Srivastava, N. et al. (2014). "Dropout: a simple way to prevent neural networks from overfitting".
        JMLR 15.
+    .. [5] Holzmüller, D., Grinsztajn, L. and Steinwart, I. (2024). "Better by default: strong pre-tuned MLPs
+       and boosted trees on tabular data". NeurIPS.
 
     Examples
     --------
@@ -220,7 +236,7 @@ class GDMLPClassifier(NetworkTraining):
         "loss_threshold": [None, Real],
         "max_time": [None, Interval(Real, 0, None, closed="left")],
         "n_jobs": [None, Integral],
-        "preset": [None],
+        "preset": [None, StrOptions(set(BATCH) - {None})],
     }
 
     def __init__(
@@ -334,35 +350,42 @@ class GDMLPClassifier(NetworkTraining):
             return self._fit(X, y, sample_weight, (X_val, y_val, sample_weight_val))
 
     def _fit(self, X, y, sample_weight, validation):
-        going_on = self.warm_start and hasattr(self, "coefs_")
+        going_on, given = self.warm_start and hasattr(self, "coefs_"), X
+        X, categories = self._code(X, sample_weight, going_on)
         X, y, coded = self._check_data(X, y, sample_weight, reset=not going_on)
-        net, kept = self._network(X, coded), self._kept(going_on)
+        net, kept = self._network(X, coded, categories), self._kept(going_on)
         objective = self._objective(X, coded, net)
         check_finite(self, objective.blocks)
-        warn_of_scales(X)
-        rng = self._generator(kept)
-        theta = self._start(net, rng, X.dtype, going_on)
+        if self.preset is None:
+            given = X
+            warn_of_scales(X)
+        rng, dtype = self._generator(kept), self._dtype(X)
+        theta = self._start(net, rng, dtype, going_on)
+        validation = code_categories(validation[0], categories), *validation[1:]
         rows, held_out, places = self._split(X, y, coded, validation, rng, kept)
+        encoding = self._encode(X, categories, rows, coded.s, going_on)
+        if encoding is not None:
+            objective.blocks = objective.blocks.encoded(encoding.encoder())
         metadata = None if sample_weight is None else {"sample_weight": sample_weight}
-        context = self._callback_context(X, y, metadata)
+        context = self._callback_context(given, y, metadata)
 
         def unpack(theta):
-            return self._attributes(theta, net, coded, X.dtype)
+            return self._attributes(theta, net, coded, dtype, encoding)
 
-        watch = self._watcher(context, X, y, metadata, unpack)
-        score = self._scorer(held_out, net, coded)
+        watch = self._watcher(context, given, y, metadata, unpack)
+        score = self._scorer(held_out, net, coded, encoding)
         result, solver = self._train(objective, theta, (rng, rows, kept), score, watch)
         vars(self).update(unpack(result.theta))
         self._keep_course(result, going_on)
         self._keep_state(result, solver, X.shape[0], places)
         if context is not None:
             context.call_on_fit_task_end(
-                estimator=self, X=X, y=y, metadata=metadata, reconstruction_attributes={}
+                estimator=self, X=given, y=y, metadata=metadata, reconstruction_attributes={}
             )
         self._report(result)
         return self
 
-    @available_if(lambda self: self.solver != "lbfgs")
+    @available_if(lambda self: self.solver != "lbfgs" and self.preset is None)
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X, y, sample_weight=None, classes=None):
         """Train for one epoch over a batch of rows, going on from the calls before.
@@ -399,12 +422,13 @@ class GDMLPClassifier(NetworkTraining):
             objective = self._objective(X, coded, net)
             check_finite(self, objective.blocks)
             rng = check_random_state(self.random_state)
-            theta = self._start(net, rng, X.dtype, going_on)
+            dtype = self._dtype(X)
+            theta = self._start(net, rng, dtype, going_on)
             if coded.s is None or coded.s.any():
                 rows = counting_rows(coded)
                 watch = self._watcher(None, X, y, None, None)
                 result, solver = self._train(objective, theta, (rng, rows, kept), None, watch, n_epochs=1)
-                vars(self).update(self._attributes(result.theta, net, coded, X.dtype), _seen=seen)
+                vars(self).update(self._attributes(result.theta, net, coded, dtype), _seen=seen)
                 self._keep_course(result, going_on)
                 self._keep_state(result, solver, None, None)
         return self
@@ -413,19 +437,20 @@ class GDMLPClassifier(NetworkTraining):
 
     def _raw_predictions(self, X):
         """Raw outputs (n_samples, n_outputs), block by block where X is not in memory."""
-        from .activations import ACTIVATIONS as CLASSES
         from .network import raw_outputs
 
         check_is_fitted(self)
+        encoding = getattr(self, "encoding_", None)
+        X = X if encoding is None else code_categories(X, encoding.categories)
         X = check_X(self, X, reset=False)
-        activation = CLASSES[self.activation]() if isinstance(self.activation, str) else self.activation
-        network = self.coefs_, self.intercepts_, activation
+        network = self.coefs_, self.intercepts_, self._activation()
+        network += (None if encoding is None else encoding.encoder(),)
         if is_blockwise(X):
             from .blocks import in_slices
 
             return in_slices(lambda part: raw_outputs(part, *network), X)
         z = raw_outputs(X, *network)
-        if not np.isfinite(z).all():
+        if encoding is not None or not np.isfinite(z).all():  # clipped inputs make finite outputs of infinity
             assert_all_finite(
                 X.data if issparse(X) else X, input_name="X", estimator_name=type(self).__name__
             )
@@ -523,9 +548,11 @@ class GDMLPClassifier(NetworkTraining):
         Raises
         ------
         ValueError
-            If scikit-learn has no such activation.
+            If scikit-learn has no such activation, or with a preset.
         """
         check_is_fitted(self)
+        if self.preset is not None:
+            raise ValueError("a network with a preset encodes its input, which scikit-learn's class does not do")
         allowed = MLPClassifier._parameter_constraints["activation"][0].options
         if self.activation not in allowed:
             raise ValueError(

@@ -13,6 +13,7 @@ import numpy as np
 from ._jit import called, exp, jit, log1p_unit, part
 from .activations import backward, forward
 from .optimizers import step
+from .passes_parameters import pull, spread
 from .passes_stochastic import mix
 from .rows import product, times, transposed_times
 
@@ -52,12 +53,14 @@ class Room(NamedTuple):
     D: np.ndarray  # likewise: slopes of the activations, then derivatives of the loss in the raw inputs
     E: np.ndarray  # flat: one hidden layer
     grad: np.ndarray  # (n_params,)
+    theta: np.ndarray  # (n_params,) parameters of the layers, where steps move others
 
 
 class Plan(NamedTuple):
     """What stays fixed in a run of steps."""
 
     optimizer: object
+    form: object  # of the parameters: see passes_parameters
     alpha: float
     weight_decay: float
     clip_norm: float  # infinite for none
@@ -247,37 +250,42 @@ def weight_of(targets, order):
 
 
 @jit
-def penalised_step(net, plan, theta, grad, moments, t, rate, weight):
-    """Add the penalty to the gradient and take step number t; return the penalty's value before it."""
-    n_weights, number = net.biases[0], theta.dtype.type
+def penalised_step(net, plan, walk, layers, grad, rate, weight):
+    """Add the penalty to the gradient and take a step; return the penalty's value before it.
+
+    ``layers`` are the parameters of the layers that ``walk.theta`` stands for.
+    """
+    n_weights, number, theta = net.biases[0], grad.dtype.type, walk.theta
     square, l2 = 0.0, number(plan.alpha / weight)
     for j in range(n_weights):
-        square += theta[j] * theta[j]
+        square += layers[j] * layers[j]
     for j in range(n_weights):
-        grad[j] += l2 * theta[j]
+        grad[j] += l2 * layers[j]
     if plan.clip_norm < np.inf:
         norm = 0.0
-        for j in range(grad.size):
+        for j in range(net.biases[-1]):
             norm += grad[j] * grad[j]
         shrink = number(min(1.0, plan.clip_norm / np.sqrt(max(norm, 1e-300))))
-        for j in range(grad.size):
+        for j in range(net.biases[-1]):
             grad[j] *= shrink
+    pull(plan.form, net, theta, grad)
     if plan.weight_decay > 0.0:
         keep = number(1.0 - rate * plan.weight_decay)
         for j in range(n_weights):
             theta[j] *= keep
-    step(plan.optimizer, theta, grad, moments, t, rate)
+    walk.clock[0] += 1
+    step(plan.optimizer, theta, grad, walk.moments, walk.clock[0], rate)
     return 0.5 * plan.alpha / weight * square
 
 
 @jit
-def shard_step(net, plan, theta, grads, moments, t, rate, weight):
+def shard_step(net, plan, walk, layers, grads, rate, weight):
     """As ``penalised_step`` with the sum of the rows of ``grads`` as gradient; the first is overwritten."""
     grad = grads[0]
     for k in range(1, grads.shape[0]):
-        for j in range(grad.size):
+        for j in range(net.biases[-1]):
             grad[j] += grads[k, j]
-    return penalised_step(net, plan, theta, grad, moments, t, rate, weight)
+    return penalised_step(net, plan, walk, layers, grad, rate, weight)
 
 
 @jit
@@ -287,8 +295,8 @@ def run_steps(net, rows, targets, order, walk, plan, room, rates):
     for k in range(rates.size):
         batch = order[k * plan.batch_size : min((k + 1) * plan.batch_size, order.size)]
         weight, noise = weight_of(targets, batch), Noise(plan.dropout, clock[1] + (clock[0] << 20))
-        loss = batch_gradient(net, rows, targets, batch, walk.theta, room, noise, 1.0 / weight)
-        clock[0] += 1
-        loss += penalised_step(net, plan, walk.theta, room.grad, walk.moments, clock[0], rates[k], weight)
+        layers = spread(plan.form, net, walk.theta, room.theta)
+        loss = batch_gradient(net, rows, targets, batch, layers, room, noise, 1.0 / weight)
+        loss += penalised_step(net, plan, walk, layers, room.grad, rates[k], weight)
         total += loss * batch.size
     return total

@@ -22,7 +22,10 @@ LAYERS = [
     {"validation", "metrics", "reading", "blocks", "cluster", "sources", "dask", "objective", "softmax", "network"},
     {name for name in MODULES if name.startswith("solvers/")},
     {"_docs", "base"},
-    {"classification", "linear", "multiclass", "network_data", "network_training"},
+    {
+        *("classification", "linear", "multiclass"),
+        *("network_data", "network_inputs", "network_presets", "network_training"),
+    },
     {"linear_regression", "logistic_regression", "svm", "neural_network", "plotting"},
     {"__init__"},
 ]

@@ -12,6 +12,7 @@ from skbigmodel.activations import ACTIVATIONS, Relu, Tanh
 from skbigmodel.blocks import ArrayBlocks
 from skbigmodel.network import NetworkObjective, make_network, pack, raw_outputs, unpack
 from skbigmodel.passes_network import Noise, Plan, Walk, run_steps, shard_gradient
+from skbigmodel.passes_parameters import Plain
 from skbigmodel.rows import as_rows
 from skbigmodel.solvers.epochs import Epochs, Recipe
 
@@ -117,7 +118,7 @@ def test_many_rows_on_threads():
 def epoch(objective, theta, dropout=0.0, clip=np.inf, decay=0.0, dtype=np.float64, optimizer=None):
     """One epoch of two batches in their order; the new parameters and the loss."""
     optimizer = optimizer or optimizers.Sgd()
-    plan = Plan(optimizer, objective.alpha, decay, clip, dropout, 40)
+    plan = Plan(optimizer, Plain(), objective.alpha, decay, clip, dropout, 40)
     theta, rates = theta.astype(dtype), np.full(-(-objective.blocks.n_rows // 40), 0.1)
     moments, clock = np.zeros((optimizer.n_moments, theta.size), dtype), np.array([0, 77])
     order, room = np.arange(objective.blocks.n_rows), objective.room(40, theta.dtype)

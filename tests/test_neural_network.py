@@ -55,12 +55,6 @@ def test_defaults_change_nothing():
     assert_array_equal(parameters(fit(activation=LeakyRelu(slope=0.0))), plain)
 
 
-def test_a_preset_that_does_not_exist():
-    """Named in the error."""
-    with pytest.raises(ValueError, match="preset"):
-        GDMLPClassifier(preset="tuned").fit(X, Y)
-
-
 class Swish(NamedTuple):
     """An activation of a user's own."""
 

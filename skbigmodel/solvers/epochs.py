@@ -16,6 +16,7 @@ import numpy as np
 
 from ..blocks import run_tasks
 from ..passes_network import Noise, Plan, Walk, run_steps, shard_gradient, shard_step, weight_of
+from ..passes_parameters import Plain, spread_out
 
 PRODUCTS_PER_CALL = 2_000_000_000  # of rows and parameters, then Ctrl-C is heard
 PER_ROW, PER_STEP = 1_000, 60_000  # what a row and a step cost besides, in such products
@@ -40,6 +41,8 @@ class Recipe(NamedTuple):
     weight_decay: float = 0.0
     clip_norm: float = np.inf
     dropout: float = 0.0
+    form: object = Plain()
+    last_best: bool = False  # of equal scores keep the last, not the first
 
 
 @dataclass
@@ -82,6 +85,7 @@ class Epochs:
         self.n_shards = objective.shards(self.batch)
         self.plan = Plan(
             recipe.optimizer,
+            recipe.form,
             float(recipe.alpha),
             float(recipe.weight_decay),
             float(recipe.clip_norm),
@@ -120,7 +124,8 @@ class Epochs:
         recipe = self.recipe
         quality = -state.value if score is None else score
         state.waited = state.waited + 1 if quality < state.best + recipe.tol else 0
-        if score is None or quality > state.best or state.kept is None:
+        better = quality >= state.best if recipe.last_best else quality > state.best
+        if score is None or better or state.kept is None:
             state.kept = state.theta
         state.best = max(state.best, quality) if quality == quality else state.best
         if state.waited <= recipe.n_iter_no_change:
@@ -156,7 +161,8 @@ class Epochs:
         """A step for each batch; the sum of the batches' losses times their sizes."""
         if not self.rooms:
             size = -(-self.batch // self.n_shards)
-            self.rooms = [self.objective.room(size, walk.theta.dtype) for _ in range(self.n_shards)]
+            theta = walk.theta
+            self.rooms = [self.objective.room(size, theta.dtype, theta.size) for _ in range(self.n_shards)]
         if self.n_shards > 1:
             return self._run_in_shards(rows, targets, order, walk, rates)
         net, room = self.objective.net, self.rooms[0]
@@ -169,7 +175,7 @@ class Epochs:
 
     def _run_in_shards(self, rows, targets, order, walk, rates):
         """Step 2 for a large network."""
-        net, plan, n_shards, (theta, moments, clock) = self.objective.net, self.plan, self.n_shards, walk
+        net, plan, n_shards, (theta, _, clock) = self.objective.net, self.plan, self.n_shards, walk
         grads, losses, total = np.empty((n_shards, theta.size), theta.dtype), np.empty(n_shards), 0.0
         rooms = [room._replace(grad=grad) for room, grad in zip(self.rooms, grads, strict=True)]
         for k, rate in enumerate(rates):
@@ -177,13 +183,13 @@ class Epochs:
             scale = 1.0 / weight_of(targets, batch)
             cuts = np.linspace(0, batch.size, n_shards + 1).astype(np.int64)
             key = int(clock[1] + (clock[0] << 20))
+            layers = spread_out(plan.form, net, theta, rooms[0].theta)
 
-            def gradient(i, batch=batch, cuts=cuts, scale=scale, key=key):
+            def gradient(i, batch=batch, cuts=cuts, scale=scale, key=key, layers=layers):
                 part, noise = batch[cuts[i] : cuts[i + 1]], Noise(plan.dropout, key + (i << 50))
-                losses[i] = shard_gradient(net, rows, targets, part, theta, rooms[i], noise, scale)
+                losses[i] = shard_gradient(net, rows, targets, part, layers, rooms[i], noise, scale)
 
             run_tasks(gradient, n_shards, self.objective.blocks.n_threads)
-            clock[0] += 1
-            penalty = shard_step(net, plan, theta, grads, moments, clock[0], rate, 1.0 / scale)
+            penalty = shard_step(net, plan, walk, layers, grads, rate, 1.0 / scale)
             total += (losses.sum() + penalty) * batch.size
         return total
