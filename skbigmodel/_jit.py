@@ -28,6 +28,8 @@ FASTMATH = {"reassoc", "contract", "nsz", "arcp"}
 # take one for all, in a process that compiles another than in one that loads from the cache, and last bits
 # would differ.
 OPTIONS = {"nogil": True, "fastmath": FASTMATH, "error_model": "numpy", "forceinline": True}
+# Without "reassoc", where the order of operations is part of a formula.
+EXACT = {**OPTIONS, "fastmath": {"contract", "nsz"}}
 DISABLED = numba is None or bool(numba.config.DISABLE_JIT)
 
 
@@ -158,14 +160,25 @@ else:
 
         return types.float64(types.int64), codegen
 
-    @numba.njit(**OPTIONS)
+    @intrinsic
+    def _as_bits(typingctx, value):
+        """The bits of a float64."""
+
+        def codegen(context, builder, signature, args):
+            return builder.bitcast(args[0], context.get_value_type(types.int64))
+
+        return types.int64(types.float64), codegen
+
+    @numba.njit(**EXACT)
     def power_of_two(k):
-        """2**k for an integer-valued float -1022 <= k <= 1023, without a branch: loops with it vectorise."""
-        return _as_float((np.int64(k) + 1023) << 52)
+        """2**k for an integer-valued float -1022 <= k <= 1023, without a branch: loops with it vectorise.
+
+        In k + 1.5·2**52 the last bits are those of the integer k: many processors convert no vector of
+        floats to 64-bit integers.
+        """
+        return _as_float((_as_bits(k + 6755399441055744.0) + 1023) << 52)
 
 
-# Without "reassoc": the reduction of the argument below depends on the order of its operations.
-EXACT = {**OPTIONS, "fastmath": {"contract", "nsz"}}
 _formula = numba.njit(**EXACT) if numba is not None else lambda function: function
 
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from ._jit import called, frozen, jit, method
+from ._jit import called, frozen, jit, method, part
 
 
 @called
@@ -66,6 +66,59 @@ def times(self, order, W, room, out):
 def transposed_times(self, order, D, room, out):
     """out = transposed rows ``order`` times D; ``room`` is as ``times`` left it."""
     return self.transposed_times(order, D, room, out)
+
+
+@method
+def gather(self, order, shift, D):
+    """D[:len(order)] = rows ``order`` minus ``shift``, as floats of D's type."""
+    return self.gather(order, shift, D)
+
+
+@method
+def squared_norms(self, order, shift, out):
+    """out = squared norms of rows ``order`` minus ``shift``."""
+    return self.squared_norms(order, shift, out)
+
+
+@method
+def lay_out(self, order, shift, like):
+    """Rows ``order`` minus ``shift``, in the type of the array ``like``, as ``inner`` wants them."""
+    return self.lay_out(order, shift, like)
+
+
+@method
+def inner(self, D, order, laid, T):
+    """T = inner products of the rows of D with rows ``order``, which ``lay_out`` gave as ``laid``.
+
+    The bits of an entry depend on its two rows alone, not on what else is in D.
+    """
+    return self.inner(D, order, laid, T)
+
+
+NARROW = 32  # columns up to which a plain loop is quicker than BLAS
+
+
+@part
+def add_outer(D, Z, T):
+    """Add D·Z to T, eight columns of D at a time."""
+    k = 0
+    while k + 8 <= D.shape[1]:
+        z0, z1, z2, z3, z4, z5, z6, z7 = (
+            Z[k], Z[k + 1], Z[k + 2], Z[k + 3], Z[k + 4], Z[k + 5], Z[k + 6], Z[k + 7]
+        )  # fmt: skip
+        for j in range(T.shape[0]):
+            t, d = T[j], D[j, k : k + 8]
+            d0, d1, d2, d3, d4, d5, d6, d7 = d[0], d[1], d[2], d[3], d[4], d[5], d[6], d[7]
+            for i in range(T.shape[1]):
+                low = (d0 * z0[i] + d1 * z1[i]) + (d2 * z2[i] + d3 * z3[i])
+                high = (d4 * z4[i] + d5 * z5[i]) + (d6 * z6[i] + d7 * z7[i])
+                t[i] += low + high
+        k += 8
+    while k < D.shape[1]:
+        for j in range(T.shape[0]):
+            for i in range(T.shape[1]):
+                T[j, i] += D[j, k] * Z[k, i]
+        k += 1
 
 
 class Dense(NamedTuple):
@@ -144,6 +197,37 @@ class Dense(NamedTuple):
     def transposed_times(self, order, D, room, out):
         product(room.T, D, out)
 
+    def gather(self, order, shift, D):
+        for i in range(order.size):
+            for j in range(D.shape[1]):
+                D[i, j] = self.X[order[i], j] - shift[j]
+
+    def squared_norms(self, order, shift, out):
+        for i in range(order.size):
+            total = 0.0
+            for j in range(self.X.shape[1]):
+                total += (self.X[order[i], j] - shift[j]) ** 2
+            out[i] = total
+
+    def lay_out(self, order, shift, like):
+        n, p = order.size, self.X.shape[1]
+        if p > NARROW:
+            laid = np.empty((n, p), like.dtype)
+            gather(self, order, shift, laid)
+            return laid
+        laid = np.empty((p, n), like.dtype)
+        for i in range(n):
+            for j in range(p):
+                laid[j, i] = self.X[order[i], j] - shift[j]
+        return laid
+
+    def inner(self, D, order, laid, T):
+        if D.shape[1] > NARROW:
+            product(D, laid.T, T)
+        else:
+            T[:] = 0.0
+            add_outer(D, laid, T)
+
 
 class CSR(NamedTuple):
     """Compressed sparse rows; the index arrays are unsigned, which spares a test for negative ones per entry.
@@ -209,6 +293,34 @@ class CSR(NamedTuple):
                 value, column = out.dtype.type(self.data[k]), self.indices[k]
                 for j in range(out.shape[1]):
                     out[column, j] += value * D[i, j]
+
+    def gather(self, order, shift, D):
+        D[:] = 0.0
+        for i in range(order.size):
+            for k in range(self.indptr[order[i]], self.indptr[order[i] + 1]):
+                D[i, self.indices[k]] += self.data[k]
+
+    def squared_norms(self, order, shift, out):
+        for i in range(order.size):
+            total = 0.0
+            for k in range(self.indptr[order[i]], self.indptr[order[i] + 1]):
+                total += self.data[k] * self.data[k]
+            out[i] = total
+
+    def lay_out(self, order, shift, like):
+        return np.empty((1, 1), like.dtype)  # they are read where they lie
+
+    def inner(self, D, order, laid, T):
+        columns = D.T.copy()  # the rows' entries of a column side by side
+        total = np.empty(D.shape[0])
+        for i in range(order.size):
+            total[:] = 0.0
+            for k in range(self.indptr[order[i]], self.indptr[order[i] + 1]):
+                value, column = self.data[k], self.indices[k]
+                for j in range(total.size):
+                    total[j] += value * columns[column, j]
+            for j in range(total.size):
+                T[j, i] = total[j]
 
 
 def as_csr(rows, n_features):

@@ -9,18 +9,34 @@ from sklearn.callback import with_callbacks
 from sklearn.svm import LinearSVC
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.extmath import safe_sparse_dot
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from ._docs import documented
 from .base import blockwise, copy_fitted
 from .classification import GradientClassifier, decide, validation_accuracy
+from .kernel_classifier import KernelClassifier
 from .linear import LinearEstimator
 from .multiclass import binary_problems, count_votes, scores_of_pairs
 from .validation import as_float, by_row, unchanged_on_error
 
 
+def _needs_linear(method):
+    """A check for ``available_if``."""
+
+    def check(model):
+        if not model._is_linear():
+            raise AttributeError(
+                f"{method} needs kernel='linear', got kernel={model.kernel!r}. Put a kernel approximation such as "
+                "sklearn.kernel_approximation.Nystroem before a linear GDSVC instead."
+            )
+        return True
+
+    return check
+
+
 @documented
-class GDSVC(GradientClassifier, LinearEstimator):
+class GDSVC(GradientClassifier, KernelClassifier, LinearEstimator):
     r"""Support vector machine for classification: the soft-margin classifier, at its exact optimum.
 
     For two classes it minimises, over coefficients :math:`w` and intercept :math:`b`,
@@ -35,6 +51,10 @@ class GDSVC(GradientClassifier, LinearEstimator):
     hinge loss this is :class:`~sklearn.svm.SVC` with a linear kernel; with ``intercept_scaling=1`` it is
     :class:`~sklearn.svm.LinearSVC` of the same loss.
 
+    With a ``kernel`` k the rows are mapped to where their inner products are k, and the same is minimised
+    there, by way of the dual problem: :math:`f(x) = \sum_i \beta_i\, k(x_i, x) + b`. That is
+    :class:`~sklearn.svm.SVC`.
+
     Three or more classes make several such problems: one for each class against the rest, or one for each
     pair.
 
@@ -42,17 +62,23 @@ class GDSVC(GradientClassifier, LinearEstimator):
     ----------
     C : float, default=1.0
         Weight of the losses against the penalty: a smaller ``C`` is a stronger penalty.
-    kernel : {"linear"}, default="linear"
-        The kernel. ``"linear"`` is the only one so far.
+    kernel : {"linear", "rbf", "poly", "sigmoid", "precomputed"}, object or function, default="linear"
+        The kernel, see :mod:`skbigmodel.kernels`. ``"precomputed"`` means that ``X`` is the Gram matrix. A
+        function is called with two sets of rows and returns the matrix of their similarities.
     loss : {"hinge", "squared_hinge"} or loss object, default="hinge"
         Loss of a row.
-    degree, gamma, coef0
-        Parameters of kernels other than the linear one; without effect.
+    degree : int, default=3
+        Degree of ``"poly"``.
+    gamma : {"scale", "auto"} or float, default="scale"
+        Width of ``"rbf"``, ``"poly"`` and ``"sigmoid"``: ``"scale"`` is
+        ``1 / (n_features * X.var())``, ``"auto"`` is ``1 / n_features``.
+    coef0 : float, default=0.0
+        Constant of ``"poly"`` and ``"sigmoid"``.
     intercept_scaling : float, default=np.inf
         A finite value B adds :math:`\frac{1}{2} (b/B)^2` to the objective, as ``LinearSVC`` does.
     multi_class : {"auto", "ovr", "ovo"}, default="auto"
         For three or more classes: ``"ovr"``, each class against the rest, which is ``"auto"`` for the linear
-        kernel, or ``"ovo"``, each pair of classes.
+        kernel, or ``"ovo"``, each pair of classes, which is ``"auto"`` for the others.
     decision_function_shape : {"ovr", "ovo"}, default="ovr"
         What ``decision_function`` returns where pairs of classes were fitted: a score for each class, or the
         raw predictions of the pairs.
@@ -60,7 +86,8 @@ class GDSVC(GradientClassifier, LinearEstimator):
         With pairs of classes: whether ``predict`` follows the scores of ``decision_function``, and not the
         first class with the most votes.
     cache_size : float, default=200
-        Parameter of kernels other than the linear one; without effect.
+        Megabytes for rows of the Gram matrix that are kept, with kernels other than the linear one. It
+        changes the time, never the result.
     fit_intercept : bool, default=True
         Whether there are intercepts.
     class_weight : dict, "balanced" or None, default=None
@@ -81,9 +108,21 @@ class GDSVC(GradientClassifier, LinearEstimator):
     coef_ : ndarray of shape (1, n_features), (n_classes, n_features) or (n_pairs, n_features)
         Coefficients; float32 if X is. Pairs come in the order (0, 1), (0, 2), …, (1, 2), …; a positive raw
         prediction is for the first class of a pair, for the second class where there are only two.
+        Only with the linear kernel.
     intercept_ : ndarray of shape (1,), (n_classes,) or (n_pairs,)
         Intercepts; zeros without one.
-    n_iter_ : int, or ndarray of shape (n_pairs,) where pairs were fitted
+    kernel_ : kernel object, function or "precomputed"
+        The kernel with its width; this and all up to ``dual_coef_`` for kernels other than the linear one.
+    support_ : ndarray of shape (n_support,)
+        Rows that are support vectors, class by class.
+    support_vectors_ : ndarray or CSR matrix of shape (n_support, n_features)
+        These rows; empty where the kernel is precomputed.
+    n_support_ : ndarray of shape (n_classes,)
+        Support vectors of each class.
+    dual_coef_ : ndarray of shape (1, n_support), (n_classes - 1, n_support) or (n_classes, n_support)
+        Dual variables times the sign of the class, in the layout of ``SVC`` for two classes and for pairs; one
+        row for each class against the rest.
+    n_iter_ : int, or ndarray of shape (n_problems,) where pairs or kernels were fitted
         Iterations run, the largest number of all problems or that of each.
     {attributes}
 
@@ -107,13 +146,19 @@ class GDSVC(GradientClassifier, LinearEstimator):
     array([[0.5]])
     >>> model.predict([[0.1], [-3.0]])
     array(['yes', 'no'], dtype='<U3')
+
+    No line tells the inside of an interval from its outside:
+
+    >>> model = GDSVC(C=10, kernel="rbf").fit([[-2.0], [-1.0], [1.0], [2.0]], [0, 1, 1, 0])
+    >>> model.predict([[0.0], [3.0]])
+    array([1, 0])
     """
 
     _parameter_constraints = {
         **GradientClassifier._parameter_constraints,
         **LinearEstimator._parameter_constraints,
         "C": [Interval(Real, 0, None, closed="neither")],
-        "kernel": [str, callable],
+        "kernel": [str, callable, HasMethods(["similarity", "similarities"])],
         "loss": [str, HasMethods(["value", "derivative"])],
         "degree": [Interval(Integral, 0, None, closed="left")],
         "gamma": [StrOptions({"scale", "auto"}), Interval(Real, 0, None, closed="left")],
@@ -214,19 +259,19 @@ class GDSVC(GradientClassifier, LinearEstimator):
             Class labels: numbers, strings or booleans.
         {parameters}
         """
+        validation, start = (X_val, y_val, sample_weight_val), (coef_init, intercept_init)
         with unchanged_on_error(self):
-            self._check_kernel()
-            return self._fit(
-                X, y, sample_weight, (X_val, y_val, sample_weight_val), (coef_init, intercept_init)
-            )
+            self._forget_stream()
+            if not self._is_linear():
+                return self._fit_kernel(X, y, sample_weight, validation, start)
+            self._forget_kernel()
+            return self._fit(X, y, sample_weight, validation, start)
 
-    def _check_kernel(self):
+    def _is_linear(self):
         """The one place that tells the kernels apart."""
-        if self.kernel != "linear":
-            raise ValueError(f"kernel={self.kernel!r} is not known; it must be 'linear'")
+        return isinstance(self.kernel, str) and self.kernel == "linear"
 
     def _fit(self, X, y, sample_weight, validation, start):
-        self._forget_stream()
         X, y, labels = self._check_labelled(X, y, sample_weight)
         classes = labels.classes
         train, held_out = self._validation_split(X, y, labels.s, validation, stratify=labels.codes)
@@ -259,6 +304,7 @@ class GDSVC(GradientClassifier, LinearEstimator):
         self._report(results)
         return self
 
+    @available_if(_needs_linear("partial_fit"))
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X, y, classes=None, sample_weight=None):
         """Make one stochastic pass over a batch of rows, going on from the calls before.
@@ -278,7 +324,6 @@ class GDSVC(GradientClassifier, LinearEstimator):
         {parameters}
         """
         with unchanged_on_error(self):
-            self._check_kernel()
             X, labels, seen = self._check_batch(X, y, classes, sample_weight)
             problems = binary_problems(len(labels.classes), self._scheme())
             thetas = self._starts(
@@ -300,7 +345,9 @@ class GDSVC(GradientClassifier, LinearEstimator):
     # -- the binary problems
 
     def _scheme(self):
-        return "ovr" if self.multi_class == "auto" else self.multi_class
+        if self.multi_class != "auto":
+            return self.multi_class
+        return "ovr" if self._is_linear() else "ovo"
 
     def _sources(self, X, codes, s, problems):
         """The blocks of each problem in turn; the rows are shared, or those of a pair are taken out."""
@@ -316,19 +363,23 @@ class GDSVC(GradientClassifier, LinearEstimator):
             else:
                 yield self._blocks(X, y, by_row(_weights_of, part, *([] if s is None else [s])))
 
+    def _margin_loss(self):
+        from .losses import MARGIN_LOSSES
+
+        if not isinstance(self.loss, str):
+            return self.loss
+        if self.loss not in MARGIN_LOSSES:
+            raise ValueError(
+                f"loss={self.loss!r} is not known; it must be one of {sorted(MARGIN_LOSSES)}, or an object"
+            )
+        return MARGIN_LOSSES[self.loss]()
+
     def _objective(self, blocks, weight=None):
         """The objective of a problem over rows of that total weight, by default its own."""
-        from .losses import MARGIN_LOSSES
         from .objective import LinearObjective
         from .penalties import ElasticNet
 
-        loss = self.loss
-        if isinstance(loss, str):
-            if loss not in MARGIN_LOSSES:
-                raise ValueError(
-                    f"loss={loss!r} is not known; it must be one of {sorted(MARGIN_LOSSES)}, or an object"
-                )
-            loss = MARGIN_LOSSES[loss]()
+        loss = self._margin_loss()
         strength = 1.0 / (self.C * (weight or blocks.weight or 1.0))
         of_intercept = strength / self.intercept_scaling**2 if self.fit_intercept else 0.0
         penalty = ElasticNet(
@@ -367,6 +418,12 @@ class GDSVC(GradientClassifier, LinearEstimator):
         return validation_accuracy((X, y, s), predict)
 
     # -- predictions
+
+    def _raw_predictions(self, X):
+        """Raw predictions of each problem (n_samples, n_problems)."""
+        check_is_fitted(self)
+        linear = hasattr(self, "coef_")
+        return super()._raw_predictions(X) if linear else self._kernel_predictions(X)
 
     @blockwise
     def decision_function(self, X):
@@ -410,17 +467,36 @@ class GDSVC(GradientClassifier, LinearEstimator):
         scores = (scores_of_pairs if self.break_ties else count_votes)(z, len(self.classes_))
         return self.classes_[scores.argmax(axis=1)]
 
+    @available_if(_needs_linear("densify"))
+    def densify(self):
+        """Make ``coef_`` an array again; see :meth:`sparsify`."""
+        return super().densify()
+
+    @available_if(_needs_linear("sparsify"))
+    def sparsify(self):
+        """Make ``coef_`` a sparse matrix, which is smaller where most coefficients are zero."""
+        return super().sparsify()
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.pairwise = isinstance(self.kernel, str) and self.kernel == "precomputed"
+        return tags
+
     def to_sklearn(self):
-        """A fitted :class:`~sklearn.svm.LinearSVC` that predicts the same.
+        """A fitted :class:`~sklearn.svm.LinearSVC`, or with a kernel :class:`~sklearn.svm.SVC`, that predicts the
+        same.
 
         For exporters such as ONNX converters, which know scikit-learn's classes.
 
         Raises
         ------
         ValueError
-            If pairs of classes were fitted: scikit-learn has no linear model of such.
+            If linear models of pairs of classes were fitted, or with a kernel each class against the rest:
+            scikit-learn has no such model.
         """
         check_is_fitted(self)
+        if not hasattr(self, "coef_"):
+            return self._kernel_twin()
         if self.coef_.shape[0] > 1 and self.multi_class_ == "ovo":
             raise ValueError("scikit-learn has no linear model of pairs of classes: use multi_class='ovr'")
         twin = LinearSVC(C=self.C, fit_intercept=self.fit_intercept, class_weight=self.class_weight)

@@ -56,18 +56,18 @@ def is_dask(X):
     return hasattr(X, "__dask_graph__")
 
 
-def check_X(estimator, X, reset):
+def check_X(estimator, X, reset, finite=False):
     """X as an array (C order) or CSR matrix of float32 or float64, or as it is where it is read block by
     block.
 
-    Finiteness is not checked here but by :func:`check_finite`, on threads, or block by block.
+    Unless ``finite``, that is not checked here but by :func:`check_finite`, on threads, or block by block.
     """
     if is_dask(X):
         raise TypeError("X is a Dask collection here, where only data in memory are taken: call X.compute()")
     if is_blockwise(X):
         return _check_blockwise(estimator, X, reset)
     return validate_data(
-        estimator, X, reset=reset, accept_sparse="csr", dtype=FLOATS, order="C", ensure_all_finite=False
+        estimator, X, reset=reset, accept_sparse="csr", dtype=FLOATS, order="C", ensure_all_finite=finite
     )
 
 

@@ -19,11 +19,12 @@ LAYERS = [
     {"_jit"},
     {"losses", "penalties", "activations", "optimizers", "kernels", "rows"},
     {name for name in MODULES if name.startswith("passes_")},
-    {"validation", "metrics", "reading", "blocks", "cluster", "sources", "dask", "objective", "softmax", "network"},
+    {"validation", "metrics", "reading", "blocks", "cluster", "sources", "dask"}
+    | {"gram", "objective", "softmax", "network"},
     {name for name in MODULES if name.startswith("solvers/")},
     {"_docs", "base"},
     {
-        *("classification", "linear", "multiclass"),
+        *("classification", "kernel_classifier", "linear", "multiclass"),
         *("network_data", "network_inputs", "network_presets", "network_training"),
     },
     {"linear_regression", "logistic_regression", "svm", "neural_network", "plotting"},

@@ -311,7 +311,7 @@ def test_calibrated_probabilities():
 
 
 @pytest.mark.parametrize("params, words", [
-    ({"kernel": "rbf"}, "kernel='rbf'"),
+    ({"kernel": "rfb"}, "kernel='rfb'"),
     ({"loss": "log_loss"}, "'hinge', 'squared_hinge'"),
     ({"C": 0.0}, "'C'"),
     ({"C": np.inf}, "'C'"),

@@ -1,0 +1,308 @@
+"""Support vector machines with a kernel: from labelled rows through the dual problems to fitted attributes.
+
+The layout of ``dual_coef_`` is libsvm's. For each pair of classes (i, j) the dual variables of the support
+vectors of class i are in row j - 1, those of class j in row i: a support vector has n_classes - 1 of them.
+Where each class is fitted against the rest, each has a row.
+"""
+
+import itertools
+import time
+
+import numpy as np
+from scipy.sparse import csr_array, issparse
+from sklearn.svm import SVC
+from sklearn.utils.extmath import row_norms, safe_sparse_dot
+from sklearn.utils.validation import check_is_fitted
+
+from .base import GradientEstimator, copy_fitted
+from .multiclass import binary_problems
+from .validation import check_finite, check_weights, check_X, is_blockwise, is_dask
+
+SIMILARITIES = 1 << 20  # of rows and support vectors that a prediction holds at a time
+KERNEL_ATTRIBUTES = (
+    "kernel_",
+    "support_",
+    "support_vectors_",
+    "n_support_",
+    "dual_coef_",
+    "shape_fit_",
+)
+STOPPED = ("callback", "interrupted")  # reasons to end the fit, and not a problem alone
+
+
+class KernelClassifier(GradientEstimator):
+    """The part of a support vector classifier that knows kernels."""
+
+    # -- the fit
+
+    def _kernel_object(self, X, s):
+        """A kernel of :mod:`skbigmodel.kernels`, a function, or ``"precomputed"``.
+
+        Raises
+        ------
+        ValueError
+            If the name is not known.
+        """
+        from .kernels import KERNELS, width
+
+        if not isinstance(self.kernel, str) or self.kernel == "precomputed":
+            return self.kernel
+        if self.kernel not in KERNELS:
+            known = ", ".join(map(repr, [*KERNELS, "precomputed"]))
+            raise ValueError(
+                f"kernel={self.kernel!r} is not known; it must be one of {known}, a kernel object or a function"
+            )
+        return KERNELS[self.kernel](width(self.gamma, X, s), self.degree, self.coef0)
+
+    def _check_kernel_parameters(self, X, validation, start):
+        """Refuse what only the linear kernel can do."""
+        if is_dask(X):
+            raise TypeError(
+                "a kernel machine needs its rows in memory: call X.compute(), or map the rows by a kernel "
+                "approximation and take kernel='linear'"
+            )
+        given = {
+            "solver": self.solver not in ("auto", "working-set"),
+            "l1_ratio": self.l1_ratio != 0.0,
+            "early_stopping": self.early_stopping,
+            "X_val, y_val and sample_weight_val": any(value is not None for value in validation),
+            "coef_init and intercept_init": any(value is not None for value in start),
+        }
+        for name, is_given in given.items():
+            if is_given:
+                raise ValueError(
+                    f"{name}: only with kernel='linear'. Kernels are solved in the dual, by working sets "
+                    "(solver='auto')."
+                )
+
+    def _fit_kernel(self, X, y, sample_weight, validation, start):
+        self._check_kernel_parameters(X, validation, start)
+        X, y, labels = self._check_labelled(X, y, sample_weight)
+        X = _in_memory(X)
+        check_finite(self, self._blocks(X, labels.codes, None))
+        if isinstance(self.kernel, str) and self.kernel == "precomputed" and X.shape[0] != X.shape[1]:
+            raise ValueError(f"kernel='precomputed' needs a square matrix X, got one of shape {X.shape}")
+        metadata = None if sample_weight is None else {"sample_weight": sample_weight}
+        machine = Machine(self, X, labels, check_weights(sample_weight, X))
+        context = self._callback_context(X, y, metadata, len(machine.problems))
+
+        known = {"classes_": labels.classes, "multi_class_": self._scheme()}
+
+        def unpack(theta):
+            machine.thetas[machine.current] = theta
+            return {**machine.attributes(), **known}
+
+        results = machine.solve(self._watcher(context, X, y, metadata, unpack))
+        for name in ("coef_", "_resume"):
+            vars(self).pop(name, None)
+        vars(self).update(
+            machine.attributes(), **known, solver_="working-set", class_weight_=labels.class_weight
+        )
+        self._keep_history(results)
+        self.n_iter_ = np.array([result.n_iter for result in results], dtype=np.int32)
+        if context is not None:
+            context.call_on_fit_task_end(
+                estimator=self, X=X, y=y, metadata=metadata, reconstruction_attributes={}
+            )
+        self._report(results)
+        return self
+
+    def _forget_kernel(self):
+        for name in KERNEL_ATTRIBUTES:
+            vars(self).pop(name, None)
+
+    # -- predictions
+
+    def _kernel_predictions(self, X):
+        """Raw predictions of each problem (n_samples, n_problems), some rows at a time."""
+        check_is_fitted(self)
+        X = _in_memory(check_X(self, X, reset=False, finite=True))
+        n_problems = len(self.intercept_)
+        z = np.empty((X.shape[0], n_problems))
+        step = max(1, SIMILARITIES // max(1, len(self.support_)))
+        for a in range(0, X.shape[0], step):
+            K = self._similarities(X[a : a + step])
+            z[a : a + step] = self._combine(K) + self.intercept_
+        return z
+
+    def _combine(self, K):
+        """Raw predictions without intercepts from the similarities (n_samples, n_support)."""
+        n_classes, dual = len(self.classes_), _dense(self.dual_coef_)
+        if n_classes == 2 or self.multi_class_ == "ovr":
+            return K @ dual.T
+        ends = np.append(0, np.cumsum(self.n_support_))
+        parts = [K[:, a:b] @ dual[:, a:b].T for a, b in itertools.pairwise(ends)]
+        pairs = [(i, j) for i in range(n_classes) for j in range(i + 1, n_classes)]
+        return np.column_stack([parts[i][:, j - 1] + parts[j][:, i] for i, j in pairs])
+
+    def _similarities(self, X):
+        """Kernel of some rows with the support vectors (n_samples, n_support)."""
+        if isinstance(self.kernel_, str):  # "precomputed"
+            K = X[:, self.support_]
+        elif not hasattr(self.kernel_, "similarities"):
+            K = self.kernel_(X, self.support_vectors_)
+        else:
+            V = self.support_vectors_
+            if getattr(self.kernel_, "centred", False) and not issparse(V) and len(V):
+                centre = V.mean(axis=0, dtype=np.float64).astype(V.dtype)
+                X, V = X - centre, V - centre
+            t = safe_sparse_dot(X, V.T, dense_output=True)
+            a, b = row_norms(X, squared=True), row_norms(V, squared=True)
+            K = self.kernel_.similarities(t, a[:, None], b)
+        return _dense(K)
+
+    def _kernel_twin(self):
+        """A fitted :class:`~sklearn.svm.SVC`."""
+        if self.multi_class_ == "ovr" and len(self.classes_) > 2:
+            raise ValueError("scikit-learn's SVC fits pairs of classes: use multi_class='ovo'")
+        gamma = getattr(self.kernel_, "gamma", self.gamma)
+        twin = SVC(C=self.C, kernel=self.kernel, gamma=gamma, degree=self.degree, coef0=self.coef0,
+                   break_ties=self.break_ties, decision_function_shape=self.decision_function_shape,
+                   class_weight=self.class_weight)  # fmt: skip
+        names = ("support_", "support_vectors_", "dual_coef_", "intercept_", "classes_", "n_iter_",
+                 "n_features_in_", "feature_names_in_", "class_weight_", "shape_fit_")  # fmt: skip
+        copy_fitted(self, twin, names)
+        sign = -1.0 if len(self.classes_) == 2 else 1.0  # libsvm's positive class is the first
+        twin._sparse, twin._gamma, twin.fit_status_ = issparse(self.support_vectors_), gamma, 0
+        twin._n_support, twin._probA, twin._probB = self.n_support_, np.empty(0), np.empty(0)
+        twin._effective_probability = False
+        twin._dual_coef_, twin._intercept_ = sign * self.dual_coef_, sign * self.intercept_
+        return twin
+
+
+def _dense(A):
+    return A.toarray() if issparse(A) else np.asarray(A)
+
+
+def _in_memory(X):
+    """A source that is read block by block, as an array."""
+    if not is_blockwise(X):
+        return X
+    from .blocks import iter_slices
+
+    return np.concatenate(list(iter_slices(X)))
+
+
+class Machine:
+    """The dual problems of a fit, and how their solutions make the fitted attributes."""
+
+    def __init__(self, estimator, X, labels, sample_weight):
+        from .blocks import resolve_threads
+        from .gram import ClassPairs, make_source
+
+        self.estimator, self.X, self.codes = estimator, X, labels.codes
+        self.kernel = estimator._kernel_object(X, sample_weight)
+        self.source = make_source(X, self.kernel)
+        self.n_threads, self.n_bytes = resolve_threads(estimator.n_jobs), 1e6 * estimator.cache_size
+        self.n_classes, s = len(labels.classes), np.ones(X.shape[0]) if labels.s is None else labels.s
+        self.cost = estimator.C * s
+        self.members = [np.flatnonzero((s > 0) & (self.codes == k)) for k in range(self.n_classes)]
+        self.problems = binary_problems(self.n_classes, estimator._scheme())
+        self.thetas = [np.zeros(1) for _ in self.problems]  # dual variables, and last the intercept
+        self.index = [self._rows_of(problem) for problem in self.problems]
+        self.pairs = ClassPairs(self.source, self.members, self.n_bytes)
+        self.stopped = False
+        self.shared = None  # rows of the Gram matrix, where all problems have the same rows
+
+    def _rows_of(self, problem):
+        """The rows of a problem, those of a class side by side."""
+        pair = problem.negative is not None
+        classes = (problem.positive, problem.negative) if pair else range(self.n_classes)
+        return np.concatenate([self.members[k] for k in classes])
+
+    def solve(self, watch):
+        """The result of each problem; small ones on threads, large ones use threads themselves."""
+        from .blocks import run_tasks, single_threaded_blas
+        from .gram import WHOLE
+        from .solvers.driver import Control, minimize
+
+        results = [None] * len(self.problems)
+        apart = watch is None and max(map(len, self.index)) <= WHOLE
+        model, limit = self.estimator, self.estimator.max_time
+        deadline = time.monotonic() + (limit or 0.0)
+
+        def task(k):
+            self.current = k
+            max_time = None if limit is None else deadline - time.monotonic()
+            control = Control(0 if self.stopped else model.max_iter, model.tol, model.loss_threshold, max_time, watch)
+            results[k] = minimize(*self._posed(k, 1 if apart else self.n_threads), control)
+            self.thetas[k] = results[k].theta
+            self.stopped = self.stopped or results[k].status in STOPPED
+
+        with single_threaded_blas:
+            run_tasks(task, len(results), self.n_threads if apart else 1)
+        return results
+
+    def _posed(self, k, n_threads):
+        """The solver of a problem and its start."""
+        from .passes_kernel import make_box
+        from .solvers.driver import Settings
+        from .solvers.working_set import DualProblem, WorkingSet
+
+        model, problem = self.estimator, self.problems[k]
+        index, dual = self.index[k], model._margin_loss().dual
+        y = np.where(self.codes[index] == problem.positive, 1.0, -1.0)
+        free = model.fit_intercept and np.isinf(model.intercept_scaling)
+        bias = model.intercept_scaling**2 if model.fit_intercept and not free else 0.0
+        box = make_box(y, self.cost[index], dual)
+        posed = DualProblem(self._gram_rows(problem, index, n_threads), box, dual, free, bias)
+        return WorkingSet(posed, Settings(model.tol)), self._start(k, index, box)
+
+    def _gram_rows(self, problem, index, n_threads):
+        """The Gram matrix of a problem."""
+        from .gram import WHOLE, GramRows
+
+        if problem.negative is None:
+            self.shared = self.shared or GramRows(self.source, index, self.n_bytes, n_threads)
+            return self.shared
+        matrix = None
+        if len(index) <= WHOLE:
+            matrix = self.pairs.matrix(problem.positive, problem.negative)
+        return GramRows(self.source, index, self.n_bytes, n_threads, matrix)
+
+    def _start(self, k, index, box):
+        """Zeros, or the dual variables of the last fit as far as they are allowed here."""
+        model, theta = self.estimator, np.zeros(len(index) + 1)
+        same = getattr(model, "shape_fit_", None) == self.X.shape and hasattr(model, "dual_coef_")
+        if model.warm_start and same and model.multi_class_ == model._scheme():
+            beta = np.zeros(len(self.codes))
+            beta[model.support_] = _of_problem(_dense(model.dual_coef_), self.codes[model.support_], k, self.problems)
+            theta[:-1] = np.clip(beta[index], box.lo, box.hi)
+        return theta
+
+    def attributes(self):
+        """Fitted attributes of the solutions so far."""
+        support = np.zeros(len(self.codes), dtype=bool)
+        for theta, index in zip(self.thetas, self.index, strict=True):
+            support[index[np.flatnonzero(theta[:-1])]] = True
+        support = np.concatenate([rows[support[rows]] for rows in self.members])
+        place = np.full(len(self.codes), -1)
+        place[support] = np.arange(len(support))
+        pairs = self.problems[0].negative is not None
+        dual = np.zeros((self.n_classes - 1 if pairs else len(self.problems), len(support)))
+        for k, (theta, rows) in enumerate(zip(self.thetas, self.index, strict=True)):
+            there = np.flatnonzero(theta[:-1])
+            index = rows[there]
+            dual[_dual_rows(self.codes[index], k, self.problems), place[index]] = theta[there]
+        given = isinstance(self.kernel, str)
+        n_support = np.bincount(self.codes[support], minlength=self.n_classes).astype(np.int32)
+        vectors = np.empty((0, 0)) if given else self.X[support]
+        if issparse(self.X):  # as SVC has it: all entries are stored
+            shape, columns = dual.shape, np.tile(np.arange(dual.shape[1]), dual.shape[0])
+            dual = csr_array((dual.ravel(), columns, np.arange(shape[0] + 1) * shape[1]), shape)
+        values = (self.kernel, support.astype(np.int32), vectors, n_support, dual, self.X.shape)
+        intercepts = np.array([theta[-1] for theta in self.thetas])
+        return {**dict(zip(KERNEL_ATTRIBUTES, values, strict=True)), "intercept_": intercepts}
+
+
+def _dual_rows(codes, k, problems):
+    """The row of ``dual_coef_`` that holds the dual variables in problem k of rows of these classes."""
+    problem = problems[k]
+    if problem.negative is None:
+        return np.full(len(codes), k)
+    return np.where(codes == problem.positive, problem.negative - 1, problem.positive)
+
+
+def _of_problem(dual, codes, k, problems):
+    """The dual variables in problem k of support vectors of these classes."""
+    return dual[_dual_rows(codes, k, problems), np.arange(len(codes))]
