@@ -166,26 +166,28 @@ class GradientEstimator(CallbackSupportMixin, BaseEstimator):
             check_finite(self, blocks)
         try:
             with single_threaded_blas:
-                result = minimize(solver, theta, control, self._resumable(solver, theta, objective, number))
+                result = minimize(solver, theta, control, *self._resumable(solver, theta, objective, number))
         except NotFinite:
             check_finite(self, blocks)
             raise ValueError(TOO_LARGE) from None
         if self.warm_start and result.state is not None:
             # plain arrays, so that a pickled model does not need the solvers to be loaded
-            kept = {"solver": solver.name, "state": vars(result.state).copy()}
+            kept = {"solver": solver.name, "state": vars(result.state).copy(), "end": result.end(self.tol)}
             self._resume = {**(getattr(self, "_resume", None) or {}), number: kept}
         return result, solver.name
 
     def _resumable(self, solver, theta, objective, number):
-        """The kept state of the last fit, if this fit poses the same problem at the same point."""
+        """The kept state of the last fit and how it ended, if this fit poses the same problem at the same
+        point; else nothing.
+        """
         kept = (getattr(self, "_resume", None) or {}).get(number, {})
         if not self.warm_start or kept.get("solver") != solver.name or not hasattr(solver, "State"):
-            return None
+            return ()
         if not np.array_equal(kept.get("start"), theta):
-            return None
+            return ()
         state = solver.State(**kept["state"])
         value, _ = objective.value_grad(state.theta)
-        return state if value == state.value else None
+        return (state, kept["end"]) if value == state.value else ()
 
     def _keep_starts(self, thetas):
         """Remember for each problem the start from which a warm fit goes on exactly: that of the coefficients

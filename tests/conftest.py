@@ -26,7 +26,8 @@ class Case(NamedTuple):
     make: Callable
     kind: str  # "regressor" or "classifier"
     exact: dict  # parameters with which two fits of one problem agree far below 1e-6
-    free: dict  # parameters for no penalty
+    free: dict  # parameters for no penalty, or next to none
+    joint: bool = True  # whether three classes make one problem
 
     def __call__(self, **params):
         """An estimator that finds the optimum of a strictly convex problem to many digits."""
@@ -40,6 +41,10 @@ class Case(NamedTuple):
         if self.kind == "regressor":
             return X, score
         return X, np.digitize(score, np.quantile(score, np.arange(1, n_classes) / n_classes))
+
+    def optimum(self, solver, **params):
+        """As a call, for comparison with what that solver finds: the same objective."""
+        return self(solver="auto" if solver == "auto" else "newton-cg", **params)
 
     def raw(self, model, X):
         """The raw prediction f: what a classifier calls its decision function."""
@@ -57,7 +62,7 @@ class Case(NamedTuple):
 def _svc(**params):
     """With the default loss, unless a solver is named that takes smooth losses only."""
     solver = params.get("solver")
-    smooth = isinstance(solver, str) and solver in SOLVERS[1:]
+    smooth = isinstance(solver, str) and solver not in ("auto", "interior-point", "dual")
     return GDSVC(**{"loss": "squared_hinge" if smooth else "hinge", **params})
 
 
@@ -68,7 +73,7 @@ _EXACT = {"tol": 1e-10, "max_iter": 10_000}
 CASES = {
     "R": Case(GDLinearRegressor, "regressor", {"alpha": 0.1, **_EXACT}, {"alpha": 0.0}),
     "L": Case(GDLogisticClassifier, "classifier", _EXACT, {"C": np.inf}),
-    "V": Case(_svc, "classifier", _EXACT, {"C": 1e12}),
+    "V": Case(_svc, "classifier", _EXACT, {"C": 1e12}, joint=False),
 }
 
 

@@ -84,7 +84,8 @@ def test_bad_starts(case, init):
 @pytest.mark.parametrize("solver", RESUMABLE)
 def test_exact_resume(case, solver, n_classes):
     """Fits of 3 and 4 iterations are one of 7, bit for bit, also if a pickle lies between."""
-    if solver == "newton":  # it takes no multinomial loss
+    # it takes no multinomial loss; and where rounding ends one of several problems depends on its start
+    if solver == "newton" or solver == "cd" and not case.joint:
         n_classes = 2
     X, y = case.data(n=200, d=6, n_classes=n_classes)
     params = {"solver": solver, "tol": 0, "warm_start": True, "random_state": 0}
@@ -128,7 +129,7 @@ def test_without_warm_start_each_fit_begins_anew(case):
 def test_warm_start_leaves_room_for_a_given_start(case):
     """coef_init goes before what is kept."""
     X, y = case.data()
-    model = case.make(warm_start=True).fit(X, y)
+    model = case.make(warm_start=True, solver="lbfgs").fit(X, y)
     given = np.zeros_like(model.coef_)
     model.set_params(solver="gd", max_iter=0)
     assert not warned(
@@ -166,7 +167,7 @@ def test_max_iter(case, n):
     n_iter_ and the curve have that length.
     """
     X, y = case.data()
-    match = rf"{case.make.__name__} did not converge \(optimality .*tol=0.*max_iter={n}.*raise max_iter"
+    match = rf"{type(case.make()).__name__} did not converge \(optimality .*tol=0.*max_iter={n}.*raise max_iter"
     model = warned(case.make(**GD, max_iter=n), X, y, match=match)
     assert np.max(model.n_iter_) == n == len(model.loss_curve_)
 
@@ -200,8 +201,7 @@ def test_early_stopping_on_given_rows(case):
     X, y = case.data(n=40, d=12)
     X_val, y_val = case.data(n=30, d=12, seed=5)
     s_val = np.linspace(0.5, 2, 30)
-    params = {"alpha": 0.0} if case.kind == "regressor" else {"C": np.inf}
-    fitting = {**GD, "learning_rate": 0.2, **params}
+    fitting = {**GD, "learning_rate": 0.2, **case.free}
     model = case.make(**fitting, max_iter=2000, n_iter_no_change=10)
     model.fit(X, y, X_val=X_val, y_val=y_val, sample_weight_val=s_val)
     scores = np.array(model.validation_scores_)

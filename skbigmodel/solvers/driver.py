@@ -64,6 +64,10 @@ class Result:
     optimality: float = np.inf
     state: object = None
 
+    def end(self, tol):
+        """What a run that goes on from here need not do again: (theta, status, tol) at its end, or ``None``."""
+        return (self.theta, self.status, tol) if self.status in ("converged", "stalled") else None
+
 
 MESSAGES = {
     "converged": "the optimality conditions hold to tol",
@@ -104,14 +108,20 @@ def is_converged(state, tol, rounding=EXACT):
     return state.optimality <= max(tol, rounding.optimality) and state.gap <= gap
 
 
-def minimize(solver, theta, control, state=None):
+def minimize(solver, theta, control, state=None, end=None):
     """Run ``solver`` from ``theta``, or on from ``state``, and return a :class:`Result`.
+
+    ``end`` is that of the run that led to the state (see :meth:`Result.end`): one that was at its end before
+    and that nobody watches makes no further step, so that of several problems those that are solved stay as
+    they are.
 
     Raises
     ------
     ValueError
         If the objective is not finite any more: the message names the iteration.
     """
+    if end is not None and end[2] == control.tol and control.watch is None and control.score is None:
+        return Result(end[0], 1, end[1], [float(state.value)], [], float(state.optimality), state)
     with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is met by the tests below
         return _iterate(solver, theta, control, state)
 
