@@ -162,6 +162,7 @@ class GradientEstimator(CallbackSupportMixin, BaseEstimator):
         blocks = objective.blocks
         # a check of its own is one more read of X; these solvers meet a bad value in their first sums
         checks_itself = solver.name in CHECKED_IN_PASSING and blocks.n_entries > CHEAP_TO_CHECK
+        blocks.trusted = checks_itself
         if not checks_itself:
             check_finite(self, blocks)
         try:

@@ -19,6 +19,7 @@ from scipy.sparse import issparse
 from threadpoolctl import ThreadpoolController
 
 from ._jit import frozen
+from .mapping import mapped
 from .reading import Buffers, ReadAhead, read_rows
 from .rows import as_rows
 from .validation import as_float, is_blockwise
@@ -26,6 +27,7 @@ from .validation import as_float, is_blockwise
 BLOCK_ENTRIES = 1 << 18  # stored entries of X that are worth a block of their own
 MAX_BLOCKS = 64
 MIN_GROUPS = 8  # of blocks whose large sums are formed apart
+MAX_WHOLE = 4  # blocks' worth of rows that are unpacked at once
 SLICE_BYTES = 1 << 23  # of float64 per block that is read from elsewhere
 THREAD_ENTRIES = 1 << 17  # below so many entries in all a pass is over before a second thread has started
 ONE = frozen(np.ones(1))  # stands for "no weights"
@@ -207,6 +209,8 @@ class Blocks:
         Sum of the weights.
     dtype : dtype
         Of the rows' entries.
+    trusted : bool
+        Whether entries that are not finite would be met by the sums, so that reading need not look for them.
     memo : dict
         For what solvers derive from the rows and weights alone; shared by sources that differ only in the
         targets.
@@ -227,6 +231,7 @@ class Blocks:
         self.n_rows, self.n_features = X.shape
         self.sparse, self.dtype = getattr(X, "is_sparse", issparse(X)), as_float(X.dtype)
         self.n_entries = X.nnz if self.sparse else self.n_rows * self.n_features
+        self.trusted = False
         self.memo = {} if memo is None else memo
         self.bounds = self._cut()
         self.weight = float(self.n_rows) if s is None else self._sum(self.s)
@@ -398,11 +403,33 @@ def block_rows(X):
     return max(1, SLICE_BYTES // (8 * max(1, entries)))
 
 
+def pieces(X):
+    """Where the pieces end in which a source is stored, and whether to read them whole: they are packed."""
+    chunks = getattr(X, "chunks", None)
+    if chunks and isinstance(chunks[0], int):
+        return np.append(np.arange(chunks[0], X.shape[0], chunks[0]), X.shape[0]), True
+    return getattr(X, "ends", X.shape[:1]), False
+
+
+def cut_pieces(ends, size, whole):
+    """Bounds of blocks of about ``size`` rows, which go beyond a piece only where pieces are small."""
+    bounds, limit = [0], (MAX_WHOLE if whole else 1.25) * size
+    for end in ends:
+        while end - bounds[-1] > limit:
+            bounds.append(bounds[-1] + size)
+        if end - bounds[-1] >= 0.5 * size:
+            bounds.append(int(end))
+    if bounds[-1] < ends[-1]:
+        bounds.append(int(ends[-1]))
+    return np.array(bounds)
+
+
 class SlicedBlocks(Blocks):
     """Blocks read as slices ``X[a:b]`` of a file or foreign array, converted and checked at each read."""
 
     def _cut(self):
-        return np.append(np.arange(0, self.n_rows, block_rows(self.X)), self.n_rows)
+        ends, whole = pieces(self.X)
+        return cut_pieces(ends, block_rows(self.X), whole)
 
     def _blocks(self):
         self._room = Buffers(self.n_threads + 2)  # those of the threads, one ahead, one just done with
@@ -412,10 +439,11 @@ class SlicedBlocks(Blocks):
         return ReadAhead(self.blocks.__getitem__, order) if rows else super()._reader(order, rows)
 
     def read(self, start, stop):
-        """Rows as a C-ordered float array; they are checked when they are read for the first time."""
+        """Rows as a C-ordered float array, which are checked when they are first read without trust."""
         checked = self.memo.setdefault("checked", set())
-        part = read_rows(self.X, start, stop, start in checked, self._room)
-        checked.add(start)
+        part = read_rows(self.X, start, stop, self.trusted or start in checked, self._room)
+        if not self.trusted:
+            checked.add(start)
         return part
 
     def sample(self, step):
@@ -446,6 +474,7 @@ def make_blocks(X, y, s, n_threads):
     """The source of blocks for validated data."""
     if hasattr(X, "make_blocks"):  # stands for a Dask collection
         return X.make_blocks(y, s, n_threads)
+    X = mapped(X) if is_blockwise(X) else X
     return (SlicedBlocks if is_blockwise(X) else ArrayBlocks)(X, y, s, n_threads)
 
 
@@ -454,7 +483,7 @@ def in_slices(function, X):
     if not is_blockwise(X):
         return function(X)
     out = None
-    for block in SlicedBlocks(X, np.broadcast_to(0.0, X.shape[0])).visit():
+    for block in SlicedBlocks(mapped(X), np.broadcast_to(0.0, X.shape[0])).visit():
         part = function(block.rows.X)
         out = np.empty((X.shape[0], *part.shape[1:]), part.dtype) if out is None else out
         out[block.start : block.stop] = part

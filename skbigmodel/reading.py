@@ -114,13 +114,13 @@ def read_rows(X, start, stop, checked=False, room=np.empty):
             part = room(shape, dtype)
             X.read_direct(part, np.s_[start:stop])
         else:
-            part = np.asarray(X[start:stop])
+            part = X.read(start, stop, room) if hasattr(X, "read") else np.asarray(X[start:stop])
     except Exception as error:  # whatever a foreign array raises
         kind = OSError if isinstance(error, OSError) else ValueError
         raise kind(f"{rows} cannot be read: {type(error).__name__}: {error}") from error
     if part.shape != shape:
         raise ValueError(f"{rows} have shape {part.shape}, not {stop - start} rows of {X.shape[1]} columns")
-    if part.dtype != dtype or not part.flags.c_contiguous:
+    if part.dtype != dtype or not (part.flags.c_contiguous and part.flags.aligned):
         copy = room(shape, dtype)
         copy[:] = part
         part = copy

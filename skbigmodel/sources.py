@@ -16,6 +16,7 @@ from scipy.sparse import issparse
 from scipy.sparse import vstack as sparse_vstack
 
 from .blocks import block_rows
+from .mapping import mapped
 from .reading import ReadAhead
 from .validation import is_blockwise
 
@@ -102,11 +103,11 @@ def take_rows(X, rows):
         ascending, places = np.unique(rows, return_inverse=True)
         return _pick(take_rows(X, ascending), places)
     # small gaps are read along, but no more than a block at a time
-    cuts = np.flatnonzero((steps > SMALL_GAP) | (np.diff(rows // block_rows(X)) > 0)) + 1
-    found = []
-    for run in np.split(rows, cuts) if rows.size else []:
-        part = slice_of(X, int(run[0]), int(run[-1]) + 1)
-        found.append(part if run.size == part.shape[0] else _pick(part, run - run[0]))
+    found, per_block = [], block_rows(X)
+    for run in np.split(rows, np.flatnonzero(steps > SMALL_GAP) + 1) if rows.size else []:
+        for part in np.split(run, np.flatnonzero(np.diff((run - run[0]) // per_block)) + 1):
+            read = slice_of(X, int(part[0]), int(part[-1]) + 1)
+            found.append(read if part.size == read.shape[0] else _pick(read, part - part[0]))
     return stack(found) if found else slice_of(X, 0, 0)
 
 
@@ -125,6 +126,8 @@ class StackedRows(Rows):
     shape : tuple
     dtype : dtype
         The one that holds the values of all parts.
+    ends : list of int
+        Where the rows of each part end; blocks are cut there.
 
     Examples
     --------
@@ -151,8 +154,8 @@ class StackedRows(Rows):
                 raise ValueError(
                     f"part {number} has shape {shape}, part 0 has {shapes[0]}: parts must have the same width"
                 )
-        self._ends = list(itertools.accumulate(shape[0] for shape in shapes))
-        self.shape = (self._ends[-1], *shapes[0][1:])
+        self.ends = list(itertools.accumulate(shape[0] for shape in shapes))
+        self.shape = (self.ends[-1], *shapes[0][1:])
         self.dtype = np.result_type(*(part.dtype for part in self.parts))
 
     def _open(self):
@@ -166,12 +169,12 @@ class StackedRows(Rows):
         self._open()
 
     def _read(self, start, stop):
-        found, first = [], bisect.bisect_right(self._ends, start)
+        found, first = [], bisect.bisect_right(self.ends, start)
         for k in range(first, len(self.parts)):
-            offset = self._ends[k - 1] if k else 0
+            offset = self.ends[k - 1] if k else 0
             if offset >= stop and found:
                 break
-            found.append(slice_of(self.parts[k], max(start - offset, 0), min(stop, self._ends[k]) - offset))
+            found.append(slice_of(self.parts[k], max(start - offset, 0), min(stop, self.ends[k]) - offset))
         return stack(found) if found else slice_of(self.parts[-1], 0, 0)
 
 
@@ -349,7 +352,7 @@ def _opened(part):
         return np.load(path, mmap_mode="r") if path.endswith(".npy") else ArrowRows(path)
     if not hasattr(part, "shape"):
         return np.asarray(part)
-    return part.tocsr() if issparse(part) else part
+    return part.tocsr() if issparse(part) else mapped(part)
 
 
 def slice_of(X, start, stop):

@@ -1,5 +1,6 @@
 """What every estimator checks and how: data, weights, and the promise that a failed call changes nothing."""
 
+import collections
 import contextlib
 from functools import partial
 from numbers import Real
@@ -181,12 +182,17 @@ def canonical(X):
 def check_finite(estimator, blocks):
     """Raise scikit-learn's error if X holds NaN or infinity, or one of our own if its squares are not finite.
 
-    A source that is read block by block checks each block itself.
+    A source that is read block by block checks each block itself, when it is first read without trust.
     """
     from .passes_linear import squared_norm
 
     X = blocks.X
-    if is_blockwise(X) or getattr(X, "checked", False):
+    if getattr(X, "checked", False):
+        return
+    if is_blockwise(X):
+        if blocks.trusted:
+            blocks.trusted = False
+            collections.deque(blocks.visit(), maxlen=0)
         return
     if all(np.isfinite(blocks.map(lambda block: squared_norm(block.rows.values())))):
         return

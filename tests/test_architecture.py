@@ -19,7 +19,7 @@ LAYERS = [
     {"_jit"},
     {"losses", "penalties", "activations", "optimizers", "kernels", "rows"},
     {name for name in MODULES if name.startswith("passes_")},
-    {"validation", "metrics", "reading", "blocks", "cluster", "sources", "dask"}
+    {"validation", "metrics", "mapping", "reading", "blocks", "cluster", "sources", "dask"}
     | {"gram", "objective", "softmax", "network"},
     {name for name in MODULES if name.startswith("solvers/")},
     {"_docs", "base"},

@@ -149,7 +149,7 @@ def test_sources_with_the_same_blocks_agree(name, table, tmp_path, parquet):
         for source, y, s in [
             (mapped, table[target], weight),
             (Foreign(X), table[target], weight),
-            (StackedRows([X[:170], X[170:]]), StackedRows([table[target][:5], table[target][5:]]), weight),
+            (StackedRows([X[:300], X[300:]]), StackedRows([table[target][:5], table[target][5:]]), weight),
             (
                 ArrowRows(parquet, FEATURES),
                 ArrowRows(parquet, "label" if target == 2 else "z"),

@@ -1,0 +1,110 @@
+"""Throughput of fits from files, relative to the same fit of an array in memory.
+
+    python benchmarks/out_of_core_speed.py [--rows 500000] [--repeat 3] [--folder DIR] [--only chunked]
+
+The files lie in the page cache, where the system has room for them: what is measured is what reading,
+decoding and copying cost, not the disk. A value of 1 means that the file makes no difference.
+"""
+
+import argparse
+import pathlib
+import tempfile
+import time
+import warnings
+
+import h5py
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+import zarr
+
+from skbigmodel import GDLinearRegressor, GDLogisticClassifier, GDMLPClassifier
+from skbigmodel.sources import ArrowRows, StackedRows
+
+N_FEATURES = 100
+CHUNK = (20_000, N_FEATURES)
+
+MODELS = {
+    "least squares": GDLinearRegressor(alpha=1e-3),
+    "logistic": GDLogisticClassifier(C=0.01),
+    "lbfgs": GDLogisticClassifier(C=0.01, solver="lbfgs"),
+    "lasso": GDLinearRegressor(alpha=0.05, l1_ratio=1.0),
+    "sgd, 3 epochs": GDLogisticClassifier(solver="sgd", max_iter=3, random_state=0),
+    "network, 1 epoch": GDMLPClassifier((20,), max_iter=1, random_state=0),
+}
+
+
+def write_files(X, folder):
+    """name -> source, all of the same rows."""
+    np.save(folder / "X.npy", X)
+    fortran = np.memmap(folder / "X.f", X.dtype, "w+", shape=X.shape, order="F")
+    fortran[:] = X
+    file = h5py.File(folder / "X.h5", "w")
+    file.create_dataset("contiguous", data=X)
+    file.create_dataset("chunked", data=X, chunks=CHUNK)
+    file.create_dataset("tiles", data=X, chunks=(5000, 30))
+    file.create_dataset("gzip", data=np.round(X, 1), chunks=CHUNK, compression="gzip", compression_opts=1)
+    file.close()
+    file = h5py.File(folder / "X.h5", "r")
+    zarr.create_array(folder / "raw.zarr", data=X, chunks=CHUNK, compressors=None)
+    zarr.create_array(folder / "zstd.zarr", data=np.round(X, 1), chunks=CHUNK)
+    names = [f"x{j}" for j in range(X.shape[1])]
+    table = pyarrow.table(dict(zip(names, X.T, strict=True)))
+    pyarrow.parquet.write_table(table, folder / "X.parquet", row_group_size=CHUNK[0])
+    half = len(X) // 2
+    return {
+        "memmap": np.load(folder / "X.npy", mmap_mode="r"),
+        "memmap, Fortran order": np.memmap(folder / "X.f", X.dtype, "r", shape=X.shape, order="F"),
+        "stack of memmaps": StackedRows([folder / "X.npy"])[np.arange(len(X)) != half],
+        "HDF5 contiguous": file["contiguous"],
+        "HDF5 chunked": file["chunked"],
+        "HDF5 tiles": file["tiles"],
+        "HDF5 gzip": file["gzip"],
+        "Zarr raw": zarr.open_array(folder / "raw.zarr", mode="r"),
+        "Zarr zstd": zarr.open_array(folder / "zstd.zarr", mode="r"),
+        "Parquet": ArrowRows(folder / "X.parquet"),
+    }
+
+
+def seconds(model, X, y, repeat):
+    """Shortest time of a fit."""
+    times = []
+    for _ in range(repeat):
+        start = time.perf_counter()
+        model.fit(X, y[: X.shape[0]])
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def main():
+    """Print a line for each kind of file."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--rows", type=int, default=500_000)
+    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--only", default="", help="part of the name of a kind of file")
+    parser.add_argument("--folder", default=None, help="where the files are written")
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((options.rows, N_FEATURES), dtype=np.float32)
+    z = X[:, :10].sum(axis=1) + 3 * rng.standard_normal(len(X))
+    targets = {name: z if isinstance(model, GDLinearRegressor) else z > 0 for name, model in MODELS.items()}
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+        sources = write_files(X, pathlib.Path(folder))
+        for name, model in MODELS.items():  # compiles
+            model.fit(X[:2000], targets[name][:2000])
+        print(f"{X.nbytes / 1e6:.0f} MB of float32 in {len(X)} rows; seconds in memory, relative throughput")
+        print(f"{'':22}" + "".join(f"{name:>18}" for name in MODELS))
+        inside = {name: seconds(model, X, targets[name], options.repeat) for name, model in MODELS.items()}
+        print(f"{'memory (s)':22}" + "".join(f"{inside[name]:18.3f}" for name in MODELS))
+        for kind, source in sources.items():
+            if options.only in kind:
+                shares = [
+                    inside[name] / seconds(model, source, targets[name], options.repeat)
+                    for name, model in MODELS.items()
+                ]
+                print(f"{kind:22}" + "".join(f"{share:18.2f}" for share in shares), flush=True)
+
+
+if __name__ == "__main__":
+    main()
