@@ -15,13 +15,13 @@ from typing import NamedTuple
 
 import joblib
 import numpy as np
-from scipy.sparse import issparse
+from scipy.sparse import issparse, vstack
 from threadpoolctl import ThreadpoolController
 
 from ._jit import frozen
 from .mapping import mapped
 from .reading import Buffers, ReadAhead, read_rows
-from .rows import as_rows
+from .rows import as_matrix, as_rows
 from .validation import as_float, is_blockwise
 
 BLOCK_ENTRIES = 1 << 18  # stored entries of X that are worth a block of their own
@@ -192,6 +192,11 @@ def block_bounds(n_rows, n_features, n_entries):
     return np.linspace(0, n_rows, n_blocks + 1).astype(np.int64)
 
 
+def is_sparse(X):
+    """Whether rows are CSR matrices, wherever they lie."""
+    return getattr(X, "is_sparse", issparse(X))
+
+
 class Blocks:
     """What all sources share: the cut, the sums on threads, and the derived sources.
 
@@ -229,7 +234,7 @@ class Blocks:
             n_threads,
         )
         self.n_rows, self.n_features = X.shape
-        self.sparse, self.dtype = getattr(X, "is_sparse", issparse(X)), as_float(X.dtype)
+        self.sparse, self.dtype = is_sparse(X), as_float(X.dtype)
         self.n_entries = X.nnz if self.sparse else self.n_rows * self.n_features
         self.trusted = False
         self.memo = {} if memo is None else memo
@@ -335,10 +340,6 @@ class Blocks:
         """Of an entry per row, with the same bits wherever the blocks lie."""
         return math.fsum(values[a:b].sum() for a, b in itertools.pairwise(self.bounds.tolist()))
 
-    def matrix(self):
-        """All rows as one array or CSR matrix."""
-        return self.X if self.sparse else np.concatenate([block.rows.X for block in self.visit()])
-
     def smallest_weight(self):
         """The smallest weight above 0."""
         return 1.0 if self.s is None else float(self.s[self.s > 0].min())
@@ -390,6 +391,10 @@ class ArrayBlocks(Blocks):
         """One block of all rows."""
         return [Block(self.memo["rows"], *self._targets(0, self.n_rows), 0, self.n_rows)]
 
+    def matrix(self):
+        """All rows as one array or CSR matrix."""
+        return self.X
+
     def sample(self, step):
         """Every ``step``-th row, copied into memory."""
         return ArrayBlocks(
@@ -399,7 +404,7 @@ class ArrayBlocks(Blocks):
 
 def block_rows(X):
     """Rows of a block that is read from elsewhere."""
-    entries = X.nnz // max(1, X.shape[0]) if issparse(X) else int(np.prod(X.shape[1:]))
+    entries = X.nnz // max(1, X.shape[0]) if is_sparse(X) else int(np.prod(X.shape[1:]))
     return max(1, SLICE_BYTES // (8 * max(1, entries)))
 
 
@@ -446,10 +451,19 @@ class SlicedBlocks(Blocks):
             checked.add(start)
         return part
 
+    def matrix(self):
+        """All rows as one array or CSR matrix, in memory."""
+        return self._stacked(lambda part, start: part)
+
+    def _stacked(self, pick):
+        """What ``pick`` takes of each block, one below the other."""
+        # a copy frees the block
+        parts = [pick(as_matrix(b.rows, self.n_features), b.start).copy() for b in self.visit()]
+        return vstack(parts, format="csr") if self.sparse else np.concatenate(parts)
+
     def sample(self, step):
         """Every ``step``-th row, in memory."""
-        # a copy frees the block
-        X = np.concatenate([block.rows.X[-block.start % step :: step].copy() for block in self.visit()])
+        X = self._stacked(lambda part, start: part[-start % step :: step])
         return ArrayBlocks(X, self.y[::step], None if self.s is None else self.s[::step], self.n_threads)
 
 
@@ -484,7 +498,7 @@ def in_slices(function, X):
         return function(X)
     out = None
     for block in SlicedBlocks(mapped(X), np.broadcast_to(0.0, X.shape[0])).visit():
-        part = function(block.rows.X)
+        part = function(as_matrix(block.rows, X.shape[1]))
         out = np.empty((X.shape[0], *part.shape[1:]), part.dtype) if out is None else out
         out[block.start : block.stop] = part
     return out

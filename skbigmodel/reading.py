@@ -5,6 +5,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+from scipy.sparse import issparse
 
 from .validation import as_float
 
@@ -97,7 +98,7 @@ class Buffers:
 
 
 def read_rows(X, start, stop, checked=False, room=np.empty):
-    """Rows of a source as a C-ordered array of float32 or float64.
+    """Rows of a source as a C-ordered array of float32 or float64, or as a CSR matrix.
 
     ``checked`` says that they have been found finite before; ``room(shape, dtype)`` makes the arrays they are
     copied to, where they must be copied.
@@ -114,19 +115,24 @@ def read_rows(X, start, stop, checked=False, room=np.empty):
             part = room(shape, dtype)
             X.read_direct(part, np.s_[start:stop])
         else:
-            part = X.read(start, stop, room) if hasattr(X, "read") else np.asarray(X[start:stop])
+            part = X.read(start, stop, room) if hasattr(X, "read") else X[start:stop]
+            part = part.tocsr() if issparse(part) else np.asarray(part)
     except Exception as error:  # whatever a foreign array raises
         kind = OSError if isinstance(error, OSError) else ValueError
         raise kind(f"{rows} cannot be read: {type(error).__name__}: {error}") from error
     if part.shape != shape:
         raise ValueError(f"{rows} have shape {part.shape}, not {stop - start} rows of {X.shape[1]} columns")
-    if part.dtype != dtype or not (part.flags.c_contiguous and part.flags.aligned):
+    if issparse(part):
+        part = part.astype(dtype, copy=False)
+        part.sum_duplicates()
+    elif part.dtype != dtype or not (part.flags.c_contiguous and part.flags.aligned):
         copy = room(shape, dtype)
         copy[:] = part
         part = copy
     if not checked:
+        values = part.data if issparse(part) else part
         with np.errstate(over="ignore", invalid="ignore"):
-            finite = np.isfinite(part.sum())
-        if not finite and not np.isfinite(part).all():
+            finite = np.isfinite(values.sum())
+        if not finite and not np.isfinite(values).all():
             raise ValueError(f"Input X contains NaN or infinity in rows {start} to {stop}")
     return part

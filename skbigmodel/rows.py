@@ -331,6 +331,11 @@ def as_csr(rows, n_features):
     return csr_matrix((rows.values(), indices, indptr), shape=(rows.n_rows(), n_features))
 
 
+def as_matrix(rows, n_features):
+    """What :func:`as_rows` was given: an array, or SciPy's matrix."""
+    return rows.X if isinstance(rows, Dense) else as_csr(rows, n_features)
+
+
 class Encoder(NamedTuple):
     """What columns become: numbers are scaled and softly clipped, each category has a column of its own."""
 

@@ -12,20 +12,51 @@ import threading
 from collections import OrderedDict
 
 import numpy as np
-from scipy.sparse import issparse
-from scipy.sparse import vstack as sparse_vstack
+from scipy.sparse import csr_matrix, issparse, load_npz, vstack
 
-from .blocks import block_rows
+from .blocks import block_rows, is_sparse
 from .mapping import mapped
 from .reading import ReadAhead
 from .validation import is_blockwise
 
 SMALL_GAP = 64  # rows between two that are wanted
+LOOKED_AT = 100  # rows that tell what a transformer makes
 KEPT_PIECES = 2  # decoded pieces of a file that a source keeps: neighbouring slices share them
 
 
+class Kept:
+    """The last few results of a function of a number, for threads.
+
+    Parameters
+    ----------
+    load : callable
+    """
+
+    def __init__(self, load):
+        self._load, self._kept, self._lock = load, OrderedDict(), threading.Lock()
+
+    def __call__(self, k):
+        with self._lock:  # loading has threads of its own
+            if k not in self._kept:
+                while len(self._kept) >= KEPT_PIECES:
+                    self._kept.popitem(last=False)
+                self._kept[k] = self._load(k)
+            self._kept.move_to_end(k)
+            return self._kept[k]
+
+
 class Rows:
-    """What the sources share. A subclass sets ``shape`` and ``dtype`` and has ``_read(start, stop)``."""
+    """What the sources share. A subclass sets ``shape`` and ``dtype`` and has ``_read(start, stop)``.
+
+    Where slices are CSR matrices it sets ``nnz`` too, the number of stored entries, about.
+    """
+
+    nnz = None
+
+    @property
+    def is_sparse(self):
+        """Whether slices are CSR matrices."""
+        return self.nnz is not None
 
     @property
     def ndim(self):
@@ -41,7 +72,8 @@ class Rows:
     def __array__(self, dtype=None, copy=None):
         if copy is False:
             raise ValueError("rows of a source cannot be had without a copy")
-        return np.asarray(self[:], dtype=dtype)
+        whole = self[:]
+        return np.asarray(whole.toarray() if self.is_sparse else whole, dtype=dtype)
 
     def __getitem__(self, key):
         if isinstance(key, tuple) and len(key) == 2 and key[1] is Ellipsis:
@@ -84,6 +116,8 @@ class SelectedRows(Rows):
             raise IndexError(f"row numbers must be below {X.shape[0]}, the number of rows")
         self.X, self.rows = X, rows
         self.shape, self.dtype = (rows.size, *X.shape[1:]), X.dtype
+        if is_sparse(X):
+            self.nnz = int(X.nnz * rows.size / max(1, X.shape[0]))
 
     def _read(self, start, stop):
         return take_rows(self.X, self.rows[start:stop])
@@ -118,8 +152,9 @@ class StackedRows(Rows):
     ----------
     parts : sequence
         Arrays, memory maps, arrays of HDF5 and Zarr files, sparse matrices, sources of this module, and
-        paths: ``.npy`` files, which are mapped, and Parquet or Arrow files, of which all columns are taken.
-        All of one or of two dimensions and of the same width.
+        paths: ``.npy`` files, which are mapped, ``.npz`` files of :func:`scipy.sparse.save_npz`, which are
+        loaded one at a time, and Parquet or Arrow files, of which all columns are taken. All of one or of two
+        dimensions and of the same width; all sparse or none.
 
     Attributes
     ----------
@@ -157,9 +192,14 @@ class StackedRows(Rows):
         self.ends = list(itertools.accumulate(shape[0] for shape in shapes))
         self.shape = (self.ends[-1], *shapes[0][1:])
         self.dtype = np.result_type(*(part.dtype for part in self.parts))
+        if any(map(is_sparse, self.parts)):
+            if not all(map(is_sparse, self.parts)):
+                raise ValueError("either all parts must be sparse or none")
+            self.nnz = sum(part.nnz for part in self.parts)
 
     def _open(self):
-        self.parts = [_opened(part) for part in self._given]
+        kept = Kept(load_npz)
+        self.parts = [_opened(part, kept) for part in self._given]
 
     def __getstate__(self):
         return {name: value for name, value in vars(self).items() if name != "parts"}
@@ -211,14 +251,16 @@ class TransformedRows(Rows):
 
     def __init__(self, X, transformer):
         self.X, self.transformer = X, transformer
-        first = self._read(0, 1)
+        first = self._read(0, min(LOOKED_AT, X.shape[0]))
         self.shape, self.dtype = (X.shape[0], *first.shape[1:]), first.dtype
+        if issparse(first):
+            self.nnz = max(1, int(first.nnz * X.shape[0] / first.shape[0]))
 
     def _read(self, start, stop):
         if start == stop:  # no transformer takes no rows
-            return np.empty((0, *self.shape[1:]), self.dtype)
+            return (csr_matrix if self.is_sparse else np.empty)((0, *self.shape[1:]), dtype=self.dtype)
         made = self.transformer.transform(slice_of(self.X, start, stop))
-        made = made.toarray() if issparse(made) else np.asarray(made)
+        made = made.tocsr() if issparse(made) else np.asarray(made)
         if made.shape[0] != stop - start:
             raise ValueError(f"{type(self.transformer).__name__} made {made.shape[0]} rows of {stop - start}")
         return made
@@ -265,10 +307,10 @@ class ArrowRows(Rows):
         fragments = self._dataset.get_fragments()
         self._pieces, counts = zip(*itertools.chain.from_iterable(map(_row_groups, fragments)), strict=True)
         self._ends = list(itertools.accumulate(counts))
-        self._kept, self._lock = OrderedDict(), threading.Lock()
+        self._piece = Kept(self._load)
 
     def __getstate__(self):
-        hidden = ("_pieces", "_kept", "_lock")
+        hidden = ("_pieces", "_piece")
         return {name: value for name, value in vars(self).items() if name not in hidden}
 
     def __setstate__(self, state):
@@ -286,14 +328,8 @@ class ArrowRows(Rows):
             return self._convert(self._dataset.schema.empty_table().select(self.names))
         return stack(found)
 
-    def _piece(self, k):
-        with self._lock:  # decoding has threads of its own
-            if k not in self._kept:
-                while len(self._kept) >= KEPT_PIECES:
-                    self._kept.popitem(last=False)
-                self._kept[k] = self._convert(self._pieces[k].to_table(columns=self.names))
-            self._kept.move_to_end(k)
-            return self._kept[k]
+    def _load(self, k):
+        return self._convert(self._pieces[k].to_table(columns=self.names))
 
     def _convert(self, table):
         if self._frames:
@@ -340,15 +376,31 @@ def _common_type(arrow_types):
         return np.dtype(object)
 
 
+class SparseFile:
+    """The CSR matrix of a file, which ``load`` loads when rows of it are asked for."""
+
+    is_sparse = True
+
+    def __init__(self, path, load):
+        matrix = load(path)
+        self.path, self.load = path, load
+        self.shape, self.dtype, self.nnz = matrix.shape, matrix.dtype, matrix.nnz
+
+    def __getitem__(self, rows):
+        return self.load(self.path).tocsr()[rows]
+
+
 def _pick(part, places):
     """Rows of a slice."""
     return part.iloc[places] if hasattr(part, "iloc") else part[places]
 
 
-def _opened(part):
-    """A part of a stack as something with a shape and slices."""
+def _opened(part, load):
+    """A part of a stack as something with a shape and slices; ``load`` loads sparse files."""
     if isinstance(part, (str, os.PathLike)):
         path = os.fspath(part)
+        if path.endswith(".npz"):
+            return SparseFile(path, load)
         return np.load(path, mmap_mode="r") if path.endswith(".npy") else ArrowRows(path)
     if not hasattr(part, "shape"):
         return np.asarray(part)
@@ -365,7 +417,7 @@ def stack(parts):
     if len(parts) == 1:
         return parts[0]
     if issparse(parts[0]):
-        return sparse_vstack(parts, format="csr")
+        return vstack(parts, format="csr")
     if hasattr(parts[0], "iloc"):
         import pandas
 

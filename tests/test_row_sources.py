@@ -10,7 +10,7 @@ from sklearn.compose import make_column_transformer
 from sklearn.model_selection import GridSearchCV, KFold
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-from skbigmodel import GDLinearRegressor, GDLogisticClassifier, GDMLPClassifier, blocks, sources
+from skbigmodel import GDLinearRegressor, GDLogisticClassifier, GDMLPClassifier, GDSVC, blocks, sources
 from skbigmodel.sources import (
     ArrowRows,
     SelectedRows,
@@ -129,6 +129,8 @@ MODELS = {
     "lasso": (GDLinearRegressor(alpha=0.01, l1_ratio=1.0), 1),
     "logistic": (GDLogisticClassifier(), 2),
     "sgd": (GDLogisticClassifier(solver="sgd", random_state=0), 2),
+    "hinge": (GDSVC(tol=1e-8), 2),
+    "squared hinge": (GDSVC(loss="squared_hinge", tol=1e-8), 2),
     "network": (GDMLPClassifier((4,), random_state=0, loss_threshold=0.6), 2),
 }
 
@@ -163,6 +165,84 @@ def test_sources_with_the_same_blocks_agree(name, table, tmp_path, parquet):
     if name not in ("sgd", "network"):
         inside = model.__class__(**model.get_params()).fit(X, table[target], sample_weight=weight)
         assert_allclose(coefficients(fits[0]), coefficients(inside), rtol=1e-8, atol=1e-12)
+
+
+# -- sparse rows -----------------------------------------------------------------------------------
+
+
+def sparse_table():
+    """Counts of 30 words in 1000 texts, one entry stored in two parts, and targets."""
+    rng = np.random.default_rng(0)
+    X = sparse.random(1000, 30, density=0.2, format="csr", random_state=rng)
+    indptr = np.append(X.indptr[:-1], X.indptr[-1] + 2)
+    doubled = sparse.csr_matrix((np.append(X.data, [0.5, 0.25]), np.append(X.indices, [3, 3]), indptr))
+    X = doubled.copy()
+    X.sum_duplicates()
+    z = X @ np.linspace(-2, 2, 30) + rng.normal(size=1000)
+    return X, doubled, z
+
+
+def test_sparse_stacks(tmp_path):
+    """Matrices and files of them: slices are CSR, arrays are had by asking for them."""
+    X, doubled, _ = sparse_table()
+    sparse.save_npz(tmp_path / "a.npz", X[:300])
+    sparse.save_npz(tmp_path / "b.npz", X[300:650].tocoo())
+    source = StackedRows([tmp_path / "a.npz", str(tmp_path / "b.npz"), doubled[650:].tocsc()])
+    assert source.is_sparse and source.shape == X.shape and source.nnz >= X.nnz and source.dtype == X.dtype
+    for one in (source, pickle.loads(pickle.dumps(source))):
+        for start, stop in [(0, 0), (0, 10), (250, 700), (999, 1000)]:
+            assert sparse.issparse(one[start:stop])
+            assert_array_equal(one[start:stop].toarray(), X[start:stop].toarray())
+        assert_array_equal(np.asarray(one), X.toarray())
+        rows = np.random.default_rng(0).permutation(1000)[:300]
+        assert_array_equal(one[rows][:].toarray(), X[rows].toarray())
+        assert one[rows].nnz == int(0.3 * one.nnz)
+    with pytest.raises(ValueError, match="either all parts must be sparse or none"):
+        StackedRows([X, X.toarray()])
+
+
+SPARSE_MODELS = {
+    "least squares": GDLinearRegressor(alpha=0.01),
+    "minimum norm": GDLinearRegressor(),
+    "lasso": GDLinearRegressor(alpha=0.001, l1_ratio=1.0),
+    "huber": GDLinearRegressor(loss="huber", alpha=0.01, tol=1e-8),
+    "quantile": GDLinearRegressor(loss="quantile", alpha=0.01),
+    "logistic": GDLogisticClassifier(tol=1e-8),
+    "logistic, cg": GDLogisticClassifier(tol=1e-8, solver="newton-cg"),
+    "logistic, l1": GDLogisticClassifier(tol=1e-8, l1_ratio=1.0),
+    "multinomial": GDLogisticClassifier(tol=1e-8, C=0.1),
+    "multinomial, l1": GDLogisticClassifier(tol=1e-8, C=0.1, l1_ratio=1.0),
+    "hinge": GDSVC(tol=1e-8),
+    "squared hinge": GDSVC(loss="squared_hinge", tol=1e-8),
+    "sgd": GDLogisticClassifier(solver="sgd", random_state=0, tol=1e-6),
+}
+
+
+@pytest.mark.parametrize(
+    "name, n_rows",
+    [*((name, 1000) for name in SPARSE_MODELS), ("least squares", 25), ("minimum norm", 25), ("quantile", 25)],
+)
+def test_sparse_rows_from_elsewhere(name, n_rows):
+    """The models of the matrix in memory, and its predictions, whether there are many rows or few."""
+    X, doubled, z = (part[-n_rows:] for part in sparse_table())
+    model = SPARSE_MODELS[name]
+    y = z if isinstance(model, GDLinearRegressor) else np.digitize(z, [-1, 1] if "multinomial" in name else [0])
+    cut = n_rows * 2 // 5
+    source = StackedRows([doubled[:cut], doubled[cut:]])
+    read = model.__class__(**model.get_params()).fit(source, y)
+    inside = model.__class__(**model.get_params()).fit(X, y)
+    tolerance = 1e-3 if name == "sgd" else 1e-6
+    assert_allclose(read.coef_, inside.coef_, rtol=tolerance, atol=tolerance)
+    assert_allclose(read.intercept_, inside.intercept_, rtol=tolerance, atol=tolerance)
+    assert_allclose(inside.predict(source), inside.predict(X))
+
+
+def test_bad_values_in_sparse_rows():
+    """Named by their rows."""
+    X, _, z = sparse_table()
+    X.data[X.indptr[700]] = np.inf
+    with pytest.raises(ValueError, match="NaN or infinity in rows"):
+        GDLinearRegressor().fit(StackedRows([X]), z)
 
 
 # -- Arrow -----------------------------------------------------------------------------------------
@@ -203,7 +283,7 @@ def test_few_row_groups_are_kept(parquet, monkeypatch):
     for start in range(0, 1000, 50):
         source[start : start + 50]
     assert decoded == [130, 130, 130, 10, 130, 130, 130, 130, 80]
-    assert len(source._kept) == sources.KEPT_PIECES
+    assert len(source._piece._kept) == sources.KEPT_PIECES
 
 
 def test_bad_columns(parquet, pyarrow):
@@ -243,7 +323,11 @@ def test_encoding_on_the_way(parquet, table, pandas):
     check_reads(TransformedRows(frames, encoder), expected)
     check_reads(TransformedRows(frames[:], encoder), expected)
     encoder = make_column_transformer((OneHotEncoder(), ["word"])).fit(frames[:])
-    check_reads(TransformedRows(frames, encoder), encoder.transform(frames[:]).toarray())
+    encoded = TransformedRows(frames, encoder)  # stays sparse
+    assert encoded.is_sparse and encoded.nnz == 1000 and encoded.shape == (1000, 4)
+    assert_array_equal(encoded[20:30].toarray(), encoder.transform(frames[20:30]).toarray())
+    assert_array_equal(np.asarray(encoded), encoder.transform(frames[:]).toarray())
+    assert encoded[:0].shape == (0, 4)
 
 
 def test_transformers_that_drop_rows(table):
@@ -253,7 +337,7 @@ def test_transformers_that_drop_rows(table):
         def transform(self, rows):
             return rows[1:]
 
-    with pytest.raises(ValueError, match="Drops made 0 rows of 1"):
+    with pytest.raises(ValueError, match="Drops made 99 rows of 100"):
         TransformedRows(table[0], Drops())
 
 

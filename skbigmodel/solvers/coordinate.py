@@ -94,6 +94,11 @@ def take_columns(blocks, features):
     return csr_matrix((data, indices, indptr), shape=(blocks.n_rows, features.size))
 
 
+def _squared_lengths(block):
+    lengths = np.diff(block.rows.indptr).astype(np.float64)
+    return (lengths**2).sum()
+
+
 class CoordinateDescent:
     """Smooth losses with any penalty."""
 
@@ -278,7 +283,7 @@ class CoordinateDescent:
         model, p = state.model, self.objective.n_features
         features, pull = model.features, float(state.grad[-1]) if self.objective.fit_intercept else 0.0
         w, G = state.theta[features], state.grad[features] - pull * model.means
-        X = None if model.H.size else self._restricted(features).blocks.X
+        X = None if model.H.size else self._restricted(features).blocks.matrix()
         scale = max(abs(state.value), 1e-300)
         goal = 0.01 * min(gap_tolerance(self.settings.tol) * scale, state.gap)
         if not self.quadratic:  # the error of the model itself is of second order in what is left
@@ -296,8 +301,8 @@ class CoordinateDescent:
             return 1.0
         blocks = self.objective.blocks
         if blocks.sparse and not blocks.remote:
-            lengths = np.diff(self._restricted(model.features).blocks.X.indptr).astype(np.float64)
-            return PAIR_COST * float((lengths**2).sum()) / blocks.n_entries
+            pairs = self._restricted(model.features).blocks.map(_squared_lengths)
+            return PAIR_COST * float(sum(pairs)) / blocks.n_entries
         k = model.features.size
         return k / self.objective.n_features * (SCALING_COST + k / BLAS_GAIN)
 
