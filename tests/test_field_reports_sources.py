@@ -1,6 +1,9 @@
 """Field reports FEA-02 and FEA-07: chunks and files that are fitted together, folds that copy nothing."""
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -104,3 +107,26 @@ def test_fea_07_folds_are_not_copied(run_python, tmp_path):
     used, scores, expected = json.loads(done.stdout)
     assert used < 100  # a fold that is copied takes 120 MB, and its fit comes on top
     assert_allclose(scores, expected, atol=1e-5)
+
+
+def test_example_of_flights(pandas, pyarrow, tmp_path):
+    """Made up and from a file, the example says how large the data were, and how good the predictions are."""
+    import pyarrow.csv
+
+    example = Path(__file__).parents[1] / "examples" / "out_of_core.py"
+    sys.path.insert(0, str(example.parent))
+    try:
+        from flights import make_up
+    finally:
+        sys.path.remove(str(example.parent))
+    frame = pandas.concat(make_up(3000))
+    pyarrow.csv.write_csv(pyarrow.Table.from_pandas(frame, preserve_index=False), tmp_path / "flights.csv")
+    printed = []
+    for arguments in (["--rows", "3000"], [str(tmp_path / "flights.csv")]):
+        command = [sys.executable, str(example), *arguments, "--folder", str(tmp_path)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        printed.append([line for line in done.stdout.splitlines() if " s" not in line and "MB" not in line])
+    assert printed[0] == printed[1] and printed[0][0].startswith("area under the ROC curve")
+    assert float(printed[0][0].split()[-1]) > 0.5
+    assert [path.name for path in tmp_path.iterdir()] == ["flights.csv"]
