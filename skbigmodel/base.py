@@ -332,6 +332,23 @@ def blockwise(method):
     return predict
 
 
+def streamed(method):
+    """Let ``partial_fit`` take a Dask collection: the model then visits its chunks, where they lie."""
+
+    @functools.wraps(method)
+    def partial_fit(self, X, y, *args, **kwargs):
+        if not is_dask(X):
+            return method(self, X, y, *args, **kwargs)
+        from .dask import visit
+
+        given = inspect.signature(method).bind(self, X, y, *args, **kwargs).arguments
+        # another order in each call, of one seed always the same ones
+        visit(seed=[self._seed(), int(getattr(self, "t_", 0))], model=given.pop("self"), **given)
+        return self
+
+    return partial_fit
+
+
 def _version():
     from . import __version__
 

@@ -5,6 +5,7 @@ chunks are then kept as they come and are the blocks of an ordinary source.
 """
 
 import contextlib
+import copy
 import itertools
 import pickle
 import uuid
@@ -41,6 +42,9 @@ def reported():
             "the connection to the Dask scheduler was lost, or data was that it cannot compute anew (such as "
             "scattered arrays): connect a Client, create the data again, and fit anew"
         ) from error
+
+
+ROUNDS = 8  # in which partial_fit visits each chunk
 
 
 def active_client():
@@ -334,18 +338,58 @@ def _predicted(model, name, nothing, chunk):
     return getattr(model, name)(chunk) if chunk.shape[0] else nothing
 
 
-def over_chunks(function, X, y, sample_weight=None):
-    """[function(rows, y, weights) for each chunk that has rows]: X stays where it is."""
+def _aligned(X, y, sample_weight):
+    """Chunks of X, and those of the others that belong to them, for each of the others that is there."""
     chunks, lengths = _rows_of(X)
     columns = [c for c in (y, sample_weight) if c is not None]
     if any(not hasattr(c, "__dask_graph__") or c.npartitions != len(chunks) for c in columns):
         lengths = dask.compute([dask.delayed(_length)(chunk) for chunk in chunks])[0]
-    columns = [_chunks(c, lengths, name) for c, name in zip(columns, ("y", "sample_weight"), strict=False)]
+    return chunks, [_chunks(c, lengths, n) for c, n in zip(columns, ("y", "sample_weight"), strict=False)]
+
+
+def over_chunks(function, X, y, sample_weight=None):
+    """[function(rows, y, weights) for each chunk that has rows]: X stays where it is."""
+    chunks, columns = _aligned(X, y, sample_weight)
     visit = dask.delayed(_visited)
     found = dask.compute(
         [visit(function, k, *parts) for k, parts in enumerate(zip(chunks, *columns, strict=True))]
     )
     return [result for result in found[0] if result is not None]
+
+
+def visit(model, seed, X, y, sample_weight=None, **kwargs):
+    """``partial_fit`` with the rows of one chunk after the other, each where it lies.
+
+    The model travels; it gets what it has learnt when the last rows have been seen. Each chunk is visited several
+    times, each time for a share of its rows: what one chunk teaches is not forgotten in the next, though all
+    rows of a chunk may be alike. The order is drawn with the seed.
+    """
+    stand_in(X)
+    chunks, columns = _aligned(X, y, sample_weight)
+    learn, learnt = dask.delayed(_learnt, pure=False), copy.deepcopy(model)
+    rng = np.random.default_rng(seed)
+    for r in range(ROUNDS):
+        for k in rng.permutation(len(chunks)).tolist():
+            share = [*seed, k], r
+            learnt = learn(learnt, share, k, chunks[k], *(parts[k] for parts in columns), **kwargs)
+    vars(model).update(vars(learnt.compute()))
+
+
+def _learnt(model, share, number, rows, *columns, **kwargs):
+    """The model after one share of ``ROUNDS`` of the rows."""
+    seed, r = share
+    chosen = np.sort(np.random.default_rng(seed).permutation(rows.shape[0])[r::ROUNDS])
+    if not chosen.size:
+        return model
+    model = copy.deepcopy(model)  # the one of before may be asked for again
+    rows, *columns = (_taken(values, chosen) for values in (rows, *columns))
+    names = ("y", "sample_weight")
+    if len(columns) > 1 and not np.any(columns[1]):  # no row of this share counts
+        return model
+    try:
+        return model.partial_fit(rows, **dict(zip(names, columns, strict=False)), **kwargs)
+    except (ValueError, TypeError) as error:
+        raise type(error)(f"block {number}: {error}") from error
 
 
 def _length(rows):
@@ -360,3 +404,8 @@ def _visited(function, number, rows, *columns):
             f"rows, those of y and sample_weight have {[len(column) for column in columns]}"
         )
     return function(rows, *columns) if n_rows else None
+
+
+def _taken(values, chosen):
+    """Those rows of a part of a Dask collection."""
+    return values.iloc[chosen] if hasattr(values, "iloc") else values[chosen]

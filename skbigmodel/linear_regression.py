@@ -15,7 +15,7 @@ from sklearn.utils.extmath import safe_sparse_dot
 from sklearn.utils.validation import check_is_fitted
 
 from ._docs import documented
-from .base import blockwise, copy_fitted
+from .base import blockwise, copy_fitted, streamed
 from .linear import LinearEstimator
 from .validation import (
     as_float,
@@ -232,6 +232,7 @@ class GDLinearRegressor(MultiOutputMixin, RegressorMixin, LinearEstimator):
         self._report(results)
         return self
 
+    @streamed
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X, y, sample_weight=None):
         """Make one stochastic pass over a batch of rows, going on from the calls before.

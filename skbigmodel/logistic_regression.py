@@ -11,7 +11,7 @@ from sklearn.utils.extmath import safe_sparse_dot
 from sklearn.utils.validation import check_is_fitted
 
 from ._docs import documented
-from .base import blockwise, copy_fitted
+from .base import blockwise, copy_fitted, streamed
 from .classification import (
     GradientClassifier,
     decide,
@@ -202,6 +202,7 @@ class GDLogisticClassifier(GradientClassifier, LinearEstimator):
         self._report([result])
         return self
 
+    @streamed
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X, y, classes=None, sample_weight=None):
         """Make one stochastic pass over a batch of rows, going on from the calls before.

@@ -17,7 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from ._docs import SAMPLE_WEIGHT, fill
 from ._docs import X as X_TEXT
-from .base import copy_fitted
+from .base import blockwise, copy_fitted, streamed
 from .classification import GradientClassifier, decide, log_probabilities, probabilities
 from .network_data import counting_rows, warn_of_scales
 from .network_inputs import code_categories
@@ -28,6 +28,7 @@ from .validation import (
     check_finite,
     check_X,
     is_blockwise,
+    is_dask,
     unchanged_on_error,
 )
 
@@ -386,6 +387,7 @@ class GDMLPClassifier(NetworkTraining):
         return self
 
     @available_if(lambda self: self.solver != "lbfgs" and self.preset is None)
+    @streamed
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X, y, sample_weight=None, classes=None):
         """Train for one epoch over a batch of rows, going on from the calls before.
@@ -462,6 +464,7 @@ class GDMLPClassifier(NetworkTraining):
     def _labels_of(self, z):
         return (z > 0).astype(int) if self._has_several_labels() else self.classes_[decide(z)]
 
+    @blockwise
     def decision_function(self, X):
         """Raw outputs of the last layer: the logits.
 
@@ -476,6 +479,7 @@ class GDMLPClassifier(NetworkTraining):
         z = self._raw_predictions(X)
         return z[:, 0] if z.shape[1] == 1 else z
 
+    @blockwise
     def predict_proba(self, X):
         """Probability of each class.
 
@@ -493,6 +497,7 @@ class GDMLPClassifier(NetworkTraining):
             return _above_zero(probabilities(z), log_probabilities, z)
         return _below_one(_above_zero(expit(z), log_expit, z))
 
+    @blockwise
     def predict_log_proba(self, X):
         """Logarithm of the probability of each class, computed without rounding to 0 on the way.
 
@@ -509,6 +514,7 @@ class GDMLPClassifier(NetworkTraining):
             return log_probabilities(z)
         return np.where(z > 0, np.log(_below_one(expit(z))), log_expit(z))
 
+    @blockwise
     def predict(self, X):
         """Predict the class of each row.
 
@@ -537,6 +543,8 @@ class GDMLPClassifier(NetworkTraining):
         -------
         float
         """
+        if is_dask(X):
+            return super().score(X, y, sample_weight)
         y = y if self._several_labels(y) else as_labels(y)
         return accuracy_score(y, self.predict(X), sample_weight=sample_weight)
 

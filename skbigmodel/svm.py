@@ -13,7 +13,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from ._docs import documented
-from .base import blockwise, copy_fitted
+from .base import blockwise, copy_fitted, streamed
 from .classification import GradientClassifier, decide, validation_accuracy
 from .kernel_classifier import KernelClassifier
 from .linear import LinearEstimator
@@ -305,6 +305,7 @@ class GDSVC(GradientClassifier, KernelClassifier, LinearEstimator):
         return self
 
     @available_if(_needs_linear("partial_fit"))
+    @streamed
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X, y, classes=None, sample_weight=None):
         """Make one stochastic pass over a batch of rows, going on from the calls before.

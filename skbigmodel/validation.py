@@ -117,8 +117,8 @@ def _check_dask(estimator, X, y, prepare, reset):
 
     if not getattr(estimator, "takes_dask", False):
         raise TypeError(
-            f"{type(estimator).__name__} takes no Dask collections: the linear models do. Call X.compute() if "
-            "the data fit into memory"
+            f"{type(estimator).__name__} takes no Dask collections in fit: the linear models do. Call "
+            "partial_fit for each epoch, or X.compute() if the data fit into memory"
         )
     if y is None:
         raise ValueError(f"{type(estimator).__name__} requires y to be passed, but the target y is None")
