@@ -1,14 +1,15 @@
 """What a pass over rows on a Dask cluster costs: constants, their check, and what follows for more rows.
 
-    python benchmarks/cluster_costs.py            measure, check, extrapolate (about two minutes)
-    python benchmarks/cluster_costs.py --overhead  only the cost of messages, by number of blocks
+    python benchmarks/cluster_costs.py             measure, check, extrapolate (two minutes)
+    python benchmarks/cluster_costs.py --overhead  only the cost of messages
 
-The model of a pass over n rows of p columns in B blocks on W workers of one thread, K raw predictions a row:
+The model of a pass over n rows of p columns in B blocks, K raw predictions a row, with T threads, each of which
+gets one task:
 
-    seconds = a + b·B + c·n·p·K / W + m·8·p·K·M / speed of the network
+    seconds = a + t·T + b·B/T + c·n·p·K/T
 
-with M the messages that a pass brings back, at least one per thread. ``a`` and ``b`` are measured with blocks
-of a few rows, ``c`` in this process, and the sum is compared with passes over larger blocks.
+``a``, ``t`` and ``b`` are measured with blocks of a few rows, ``c`` in this process, and the sum is compared
+with passes over larger blocks.
 """
 
 import argparse
@@ -19,9 +20,7 @@ import dask.array as da
 import numpy as np
 from distributed import Client, LocalCluster
 
-from skbigmodel import GDLogisticClassifier
 from skbigmodel.blocks import ArrayBlocks
-from skbigmodel.cluster import Groups
 from skbigmodel.dask import take
 from skbigmodel.losses import Logistic
 from skbigmodel.objective import LinearObjective
@@ -71,30 +70,29 @@ def in_memory(n_rows=400_000):
 
 
 def overhead(client):
-    """(a, b): seconds of a pass over tiny blocks, by least squares over the number of blocks."""
+    """(a, b), from a straight line through passes over tiny blocks."""
     blocks = [2, 8, 32, 128]
     seconds = [pass_seconds(objective_on(100 * B, B)) for B in blocks]
     print(f"empty task {1e3 * empty_task(client):.1f} ms")
-    for B, t in zip(blocks, seconds, strict=True):
-        print(f"pass over {B:4d} blocks {1e3 * t:7.1f} ms (allowed {15 + B} ms)")
+    for B, taken in zip(blocks, seconds, strict=True):
+        print(f"pass over {B:4d} blocks {1e3 * taken:7.1f} ms (allowed {15 + B} ms)")
     b, a = np.polyfit(blocks, seconds, 1)
-    return a, max(b, 0.0)
+    return a, max(b, 0.0) * sum(client.nthreads().values())
 
 
-def passes_of_a_fit(X, y):
-    """How many rounds over the blocks a fit takes."""
-    count, reduce = [0], Groups.reduce
-
-    def counted(self, *args):
-        count[0] += 1
-        return reduce(self, *args)
-
-    Groups.reduce = counted
-    try:
-        GDLogisticClassifier().fit(X, y)
-    finally:
-        Groups.reduce = reduce
-    return count[0]
+def per_task():
+    """t: what one more thread, and so one more task, adds to a pass over tiny blocks."""
+    seconds, threads = [], (2, 32, 128)
+    for T in threads:
+        with (
+            LocalCluster(
+                n_workers=2, threads_per_worker=T // 2, processes=False, dashboard_address=":0"
+            ) as cluster,
+            Client(cluster),
+        ):
+            seconds.append(pass_seconds(objective_on(100 * 128, 128)))
+        print(f"pass with {T:4d} tasks {1e3 * seconds[-1]:7.1f} ms")
+    return max(np.polyfit(threads, seconds, 1)[0], 0.0)
 
 
 def check(n_workers, a, b, c):
@@ -102,20 +100,17 @@ def check(n_workers, a, b, c):
     for times in (1, 2, 4, 8):
         n, B = 200_000 * times, 4 * times
         measured = pass_seconds(objective_on(n, B))
-        expected = a + b * B + c * n * P / n_workers
+        expected = a + b * B / n_workers + c * n * P / n_workers
         print(f"{n_workers} workers, {n:9,d} rows: {1e3 * measured:7.1f} ms, model {1e3 * expected:7.1f} ms")
 
 
-def extrapolate(a, b, c):
-    """A pass and a fit of ten passes over many rows."""
-    for n, W in ((10**9, 16), (10**9, 128), (10**11, 128), (10**11, 4096)):
-        block_rows = 128e6 / (8 * P)
-        B = n / block_rows
-        work, messages = c * n * P / W, a + b * B
-        back = 8 * (P + 2) * W / 1e9  # the sums of every thread through a network of 1 GB/s, at the caller
+def extrapolate(a, t, b, c):
+    """A pass over many rows."""
+    for n, T in ((10**9, 16), (10**9, 128), (10**11, 128), (10**11, 4096)):
+        B = n * 8 * P / 128e6
         print(
-            f"{n:.0e} rows on {W:5d} threads: {n * P * 8 / 1e12:6.1f} TB in {B:9,.0f} blocks; a pass computes "
-            f"{work:8.1f} s, schedules {messages:8.1f} s, sends {back:.3f} s back"
+            f"{n:.0e} rows on {T:5d} threads: {n * P * 8 / 1e12:5.1f} TB in {B:9,.0f} blocks; a pass computes "
+            f"{c * n * P / T:7.1f} s, its tasks cost {a + t * T + b * B / T:6.2f} s"
         )
 
 
@@ -134,7 +129,9 @@ def main():
             print(f"{n_workers} workers: a = {1e3 * a:.1f} ms, b = {1e3 * b:.2f} ms")
             if not only:
                 check(n_workers, a, b, c)
-    extrapolate(a, b, c)
+    t = per_task()
+    print(f"t = {1e3 * t:.2f} ms")
+    extrapolate(a, t, b, c)
 
 
 if __name__ == "__main__":
