@@ -19,9 +19,10 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy.linalg import qr, solve_triangular
-from scipy.sparse import csr_matrix, issparse
+from scipy.sparse import issparse, vstack
 
 from ..passes_linear import add_weighted, decision
+from ..rows import as_matrix
 
 MAX_ROUNDS = 12
 MAX_AT_KINK = 1000  # rows; four times as many sparse ones
@@ -250,12 +251,13 @@ def is_wide(blocks):
 
 def take(blocks, index):
     """Those rows, in ascending order, in memory; dense where they have few columns."""
-    if blocks.sparse:
-        X = csr_matrix(blocks.matrix()[index], dtype=np.float64)
-        return X if is_wide(blocks) else X.toarray()
 
     def of_block(block):
         inside = index[(index >= block.start) & (index < block.stop)]
-        return block.rows.X[inside - block.start]
+        return as_matrix(block.rows, blocks.n_features)[inside - block.start]
 
-    return np.concatenate(blocks.map(of_block)).astype(np.float64)
+    parts = blocks.map(of_block)
+    if not blocks.sparse:
+        return np.concatenate(parts).astype(np.float64)
+    X = vstack(parts, format="csr", dtype=np.float64)
+    return X if is_wide(blocks) else X.toarray()
