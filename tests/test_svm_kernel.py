@@ -10,6 +10,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
 from scipy.optimize import minimize
 from sklearn.base import clone
+from sklearn.calibration import CalibratedClassifierCV
 from sklearn.datasets import load_iris
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics.pairwise import polynomial_kernel, rbf_kernel, sigmoid_kernel
@@ -434,3 +435,66 @@ def test_pairwise():
     assert clone(GDSVC(kernel="precomputed")).__sklearn_tags__().input_tags.pairwise
     with pytest.raises(ValueError, match="features"), warnings.catch_warnings():
         GDSVC(kernel="precomputed").fit(K, y).predict(K[:, :50])
+
+
+# -- field reports ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("convert", [np.asarray, sparse.csr_array])
+def test_scale_of_the_data(convert):
+    """SVM-04: with gamma="scale" ten times X is the same machine; constant rows get gamma = 1."""
+    X = np.random.default_rng(0).uniform(size=(100, 10))
+    y = X[:, 0] * X[:, 1] > np.median(X[:, 0] * X[:, 1])
+    one, ten = (GDSVC(kernel="rbf", tol=1e-8).fit(convert(factor * X), y) for factor in (1.0, 10.0))
+    assert_allclose(one.decision_function(convert(X)), ten.decision_function(convert(10.0 * X)), atol=1e-6)
+    assert GDSVC(kernel="rbf").fit(np.ones((10, 3)), np.arange(10) % 2).kernel_ == RBF(1.0)
+
+
+@pytest.mark.parametrize("multi_class", ["ovo", "ovr"])
+def test_iterations_are_counted(multi_class):
+    """SVM-06: n_iter_ is the same each time, at least 1, and no converged fit warns."""
+    X, y = load_iris(return_X_y=True)
+    fits = [GDSVC(kernel="rbf", multi_class=multi_class, max_iter=10**7).fit(X, y).n_iter_ for _ in range(5)]
+    assert all((n == fits[0]).all() for n in fits) and fits[0].min() >= 1
+
+
+def test_order_within_sparse_rows():
+    """SPC-02: entries of a sparse row may be in any order, and stay as they are."""
+    X, y = data(80)
+    ordered = sparse.csr_array(X)
+    turned = ordered.copy()
+    for a, b in zip(ordered.indptr[:-1], ordered.indptr[1:], strict=True):
+        turned.indices[a:b], turned.data[a:b] = ordered.indices[a:b][::-1], ordered.data[a:b][::-1]
+    before = turned.indices.copy()
+    one, other = GDSVC(kernel="rbf").fit(ordered, y), GDSVC(kernel="rbf").fit(turned, y)
+    assert_allclose(other.decision_function(turned), one.decision_function(ordered), atol=1e-12)
+    assert_array_equal(turned.indices, before)
+
+
+@pytest.mark.parametrize("multi_class", ["ovo", "ovr"])
+def test_class_without_weight(multi_class):
+    """WGT-02: a class whose rows have all weight 0 keeps its place and its scores."""
+    X = np.arange(12.0).reshape(6, 2)
+    y, s = np.array([0, 0, 1, 1, 2, 2]), np.array([1.0, 1.0, 1.0, 1.0, 0.0, 0.0])
+    model = GDSVC(kernel="rbf", multi_class=multi_class).fit(X, y, s)
+    assert model.decision_function(X).shape == (6, 3) and len(model.classes_) == 3
+    assert_array_equal(model.predict(X[:4]), y[:4])
+
+
+def test_copies_and_pickles():
+    """PER-02, PER-04, MEM-10: a pickled machine holds its support vectors, not the data, and predicts alike."""
+    X, y = data(2000)
+    X[:, 0] += 4.0 * (y - 0.5)  # few support vectors
+    model = GDSVC(kernel="rbf", warm_start=True).fit(X, y)
+    text = pickle.dumps(model)
+    assert b"numba" not in text and len(text) < 0.5 * X.nbytes
+    assert_array_equal(pickle.loads(text).predict(X), model.predict(X))
+
+
+@pytest.mark.parametrize("kernel", ["rbf", "poly"])
+def test_calibrated_probabilities(kernel):
+    """FEA-13: CalibratedClassifierCV gives probabilities that rise with the score."""
+    X, y = data(300)
+    model = CalibratedClassifierCV(GDSVC(kernel=kernel), ensemble=False).fit(X, y)
+    score = model.calibrated_classifiers_[0].estimator.decision_function(X)
+    assert (np.diff(model.predict_proba(X)[np.argsort(score), 1]) >= 0).all()
