@@ -49,9 +49,7 @@ def baseline(seed):
 def compare(X, y, rows, seed):
     """(error, seconds) of either model for one cut of the table, and the number of training rows."""
     size = min(rows, len(X) // 2)
-    X_train, X_test, y_train, y_test = train_test_split(
-        X, y, train_size=size, random_state=seed, stratify=y
-    )
+    X_train, X_test, y_train, y_test = train_test_split(X, y, train_size=size, random_state=seed, stratify=y)
     outcome = []
     for model in (GDMLPClassifier(preset="tuned", random_state=seed), baseline(seed)):
         start = time.perf_counter()

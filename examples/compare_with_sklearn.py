@@ -56,8 +56,10 @@ def compare(comparison):
     twin = tune(comparison.twin, twin_grid, X_train, y_train)
 
     best = {name.removeprefix("model__"): value for name, value in ours.best_params_.items()}
-    pair = (clone(comparison.ours).set_params(**best),
-            clone(comparison.twin).set_params(**{k: comparison.to_twin(k, v, n) for k, v in best.items()}))
+    pair = (
+        clone(comparison.ours).set_params(**best),
+        clone(comparison.twin).set_params(**{k: comparison.to_twin(k, v, n) for k, v in best.items()}),
+    )
     Z = StandardScaler().fit_transform(X_train)
     return Row(
         data=comparison.load.__name__.removeprefix("load_"),

@@ -52,7 +52,9 @@ def compare(sizes):
             seconds = time.perf_counter() - start
             cells.append(f"{seconds:7.2f} s  {model.score(X_test, y_test):.4f}")
         print(f"{n_rows:8d}  " + "  ".join(f"{cell:^18}" for cell in cells))
-    print("Stay exact while its time does not hurt; then approximate, with as many components as time allows.")
+    print(
+        "Stay exact while its time does not hurt; then approximate, with as many components as time allows."
+    )
 
 
 if __name__ == "__main__":

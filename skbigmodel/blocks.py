@@ -1,7 +1,8 @@
 """Where rows come from: data as a fixed list of blocks, and sums over them on threads.
 
 The cut into blocks depends on the shape of the data, and of a file on its chunks; partial sums are added
-along a tree that depends on their number alone, so that a result is the same, bit for bit, for any number of threads.
+along a tree that depends on their number alone, so that a result is the same, bit for bit, for any number of
+threads.
 """
 
 import contextlib

@@ -224,7 +224,9 @@ class Machine:
         def task(k):
             self.current = k
             max_time = None if limit is None else deadline - time.monotonic()
-            control = Control(0 if self.stopped else model.max_iter, model.tol, model.loss_threshold, max_time, watch)
+            control = Control(
+                0 if self.stopped else model.max_iter, model.tol, model.loss_threshold, max_time, watch
+            )
             results[k] = minimize(*self._posed(k, 1 if apart else self.n_threads), control)
             self.thetas[k] = results[k].theta
             self.stopped = self.stopped or results[k].status in STOPPED
@@ -266,7 +268,9 @@ class Machine:
         same = getattr(model, "shape_fit_", None) == self.X.shape and hasattr(model, "dual_coef_")
         if model.warm_start and same and model.multi_class_ == model._scheme():
             beta = np.zeros(len(self.codes))
-            beta[model.support_] = _of_problem(_dense(model.dual_coef_), self.codes[model.support_], k, self.problems)
+            beta[model.support_] = _of_problem(
+                _dense(model.dual_coef_), self.codes[model.support_], k, self.problems
+            )
             theta[:-1] = np.clip(beta[index], box.lo, box.hi)
         return theta
 

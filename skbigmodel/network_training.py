@@ -16,6 +16,7 @@ from .network_inputs import code_categories, find_categories, fit_encoding
 from .network_presets import BATCH, RATES, settings
 from .validation import as_float, as_labels
 
+
 class NetworkTraining(NetworkData):
     """What an estimator does to train a network and to go on with its training."""
 
@@ -184,7 +185,9 @@ class NetworkTraining(NetworkData):
             float(settings.learning_rate_init),
             settings.learning_rate if name == "sgd" else "constant",
             float(settings.power_t),
-            SCHEDULES.get(settings.lr_schedule) if isinstance(settings.lr_schedule, str) else settings.lr_schedule,
+            SCHEDULES.get(settings.lr_schedule)
+            if isinstance(settings.lr_schedule, str)
+            else settings.lr_schedule,
             settings.max_iter,
             int(min(batch_size, n_rows)),
             settings.shuffle,

@@ -560,7 +560,9 @@ class GDMLPClassifier(NetworkTraining):
         """
         check_is_fitted(self)
         if self.preset is not None:
-            raise ValueError("a network with a preset encodes its input, which scikit-learn's class does not do")
+            raise ValueError(
+                "a network with a preset encodes its input, which scikit-learn's class does not do"
+            )
         allowed = MLPClassifier._parameter_constraints["activation"][0].options
         if self.activation not in allowed:
             raise ValueError(

@@ -49,10 +49,15 @@ def imports(path):
                     continue
                 inside = "/".join(filter(None, [base, alias.name]))
                 yield (
-                    inside
-                    if inside in MODULES
-                    else base if base in MODULES else f"{base}/__init__".lstrip("/")
-                ), True
+                    (
+                        inside
+                        if inside in MODULES
+                        else base
+                        if base in MODULES
+                        else f"{base}/__init__".lstrip("/")
+                    ),
+                    True,
+                )
 
 
 @pytest.mark.parametrize("name", MODULES)

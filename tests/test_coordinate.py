@@ -62,8 +62,11 @@ def data(shape, loss="squared_error", seed=0):
     n, p = SHAPES[shape]
     X = rng.standard_normal((n, p)) * (rng.random((n, p)) < 0.5) + 0.2
     score = X[:, :6] @ [1.0, -1.0, 0.5, 0.5, -0.3, 0.8] + 0.5 * rng.standard_normal(n)
-    y = {"logistic": (score > np.median(score)) * 1.0, "poisson": rng.poisson(np.exp(score)) * 1.0,
-         "gamma": np.exp(score) + 0.1}.get(loss, score)
+    y = {
+        "logistic": (score > np.median(score)) * 1.0,
+        "poisson": rng.poisson(np.exp(score)) * 1.0,
+        "gamma": np.exp(score) + 0.1,
+    }.get(loss, score)
     return X, y
 
 
@@ -247,7 +250,9 @@ def test_threads_change_nothing(layout):
     rng = np.random.default_rng(0)
     X = rng.standard_normal((2000, 400)) * (rng.random((2000, 400)) < 0.5)
     y = (X[:, :5].sum(axis=1) > 0) * 1.0
-    objectives = [make(LAYOUTS[layout](X), y, LOSSES["logistic"], PENALTIES["l1"], n_threads=k) for k in (1, 2, 3)]
+    objectives = [
+        make(LAYOUTS[layout](X), y, LOSSES["logistic"], PENALTIES["l1"], n_threads=k) for k in (1, 2, 3)
+    ]
     thetas = [solve(objective, tol=1e-5).theta for objective in objectives]
     assert_array_equal(thetas[0], thetas[1])
     assert_array_equal(thetas[0], thetas[2])

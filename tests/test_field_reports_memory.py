@@ -84,7 +84,8 @@ def test_spc_08_narrow_types_are_not_widened_whole(measured, uniform_file, model
             used += [extra(lambda: model.fit(X, y)), extra(lambda: model.predict(X))]
         print(json.dumps(used))
         """,
-        model, *(uniform_file(dtype, 400_000, 50) for dtype in ("bool", "uint8")),
+        model,
+        *(uniform_file(dtype, 400_000, 50) for dtype in ("bool", "uint8")),
     )
     assert max(used) < 64
 
@@ -192,7 +193,8 @@ def test_mem_11_a_memmap_is_read_in_blocks(measured, uniform_file, model):
         used = [extra(lambda: model.fit(X, y)), extra(epoch), extra(lambda: model.predict(X))]
         print(json.dumps(used))
         """,
-        model, uniform_file("float64", 300_000, 100),
+        model,
+        uniform_file("float64", 300_000, 100),
     )
     assert max(used) < 24, used
 

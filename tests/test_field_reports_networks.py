@@ -471,7 +471,9 @@ def test_mem_10_pickles_hold_parameters_only():
     """MEM-10: they are as large for a hundred times the rows, after a fit and in a stream."""
     many, labels, sizes = np.tile(X, (100, 1)), np.tile(Y3, 100), []
     for data in ((X, Y3), (many, labels)):
-        models = [fit(make(**params), *data) for params in ({}, {"early_stopping": True}, {"solver": "lbfgs"})]
+        models = [
+            fit(make(**params), *data) for params in ({}, {"early_stopping": True}, {"solver": "lbfgs"})
+        ]
         models.append(make().partial_fit(*data, classes=[0, 1, 2]))
         sizes.append([len(pickle.dumps(model)) for model in models])
     assert np.abs(np.diff(sizes, axis=0)).max() < 500, sizes

@@ -37,7 +37,8 @@ def same(*_):
 def test_par_01_workqueue_layer_from_several_threads(run_python):
     """PAR-01: four threads fit and predict 20 times under the workqueue layer: no abort, serial results."""
     run_python(
-        MODELS + """
+        MODELS
+        + """
 from concurrent.futures import ThreadPoolExecutor
 from joblib import Parallel, delayed
 expected = [results(model) for model in models]
@@ -53,7 +54,8 @@ assert all(Parallel(n_jobs=4, backend="threading")(delayed(same)() for _ in rang
 def test_par_02_forked_children(run_python, layer):
     """PAR-02: after a fit in the parent, forks (Process, Pool, os.fork) fit and predict the same."""
     done = run_python(
-        MODELS + """
+        MODELS
+        + """
 import multiprocessing, os
 expected = [results(model) for model in models]
 fork = multiprocessing.get_context("fork")
@@ -82,7 +84,10 @@ assert abs(GDLinearRegressor().fit(X, [0, 2]).coef_[0] - 1) < 1e-9
 assert abs(GDLogisticClassifier(tol=1e-10).fit(X, [0, 1]).coef_[0, 0] - 0.674832) < 1e-6
 """
 NO_CACHE = {
-    "HOME": "/dev/null", "XDG_CACHE_HOME": None, "NUMBA_CACHE_DIR": None, "PYTHONDONTWRITEBYTECODE": "1",
+    "HOME": "/dev/null",
+    "XDG_CACHE_HOME": None,
+    "NUMBA_CACHE_DIR": None,
+    "PYTHONDONTWRITEBYTECODE": "1",
     "TMPDIR": "/dev/null",
 }
 
@@ -202,7 +207,8 @@ def test_par_16_random_state_instance_with_threads(classifier, solver):
 def test_ux_01_interrupt(run_python):
     """UX-01: Ctrl-C ends an endless fit with a warning; the best iterate is a usable model."""
     done = run_python(
-        MODELS + """
+        MODELS
+        + """
 import os, signal, threading, warnings
 from sklearn.exceptions import ConvergenceWarning
 for make in (GDLinearRegressor, GDLogisticClassifier):

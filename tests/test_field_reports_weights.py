@@ -65,10 +65,16 @@ def test_wgt_02_a_class_of_weight_zero_with_an_intercept():
     assert_allclose(model.coef_[2], 0, atol=1e-4)
 
 
-@pytest.mark.parametrize("store, dtype", [
-    (np.array, np.float64), (np.array, np.float32), (np.asfortranarray, np.float32),
-    (sparse.csr_array, np.float64), (sparse.csc_array, np.float64),
-])
+@pytest.mark.parametrize(
+    "store, dtype",
+    [
+        (np.array, np.float64),
+        (np.array, np.float32),
+        (np.asfortranarray, np.float32),
+        (sparse.csr_array, np.float64),
+        (sparse.csc_array, np.float64),
+    ],
+)
 def test_wgt_05_inputs_are_left_alone(case, solver, store, dtype):
     """WGT-05: X, y, weights and the start point are byte-identical after every method."""
     X, y = case.data(n=40)
@@ -145,10 +151,13 @@ def test_wgt_09_class_weights_are_sample_weights(classifier):
     assert_allclose(balanced.coef_, expected.coef_, rtol=1e-12)
 
 
-@pytest.mark.parametrize("labels, class_weight, missing", [
-    (["cat", "dog"], {"dogs": 2, "cat": 1}, "dog"),
-    ([0, 1], {"0": 1, "1": 2}, "0"),
-])
+@pytest.mark.parametrize(
+    "labels, class_weight, missing",
+    [
+        (["cat", "dog"], {"dogs": 2, "cat": 1}, "dog"),
+        ([0, 1], {"0": 1, "1": 2}, "0"),
+    ],
+)
 def test_wgt_09_misspelt_class(classifier, labels, class_weight, missing):
     """WGT-09: where a key fits no class, a class without weight is an error that names it."""
     X, y = classifier.data()

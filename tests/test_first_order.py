@@ -29,11 +29,18 @@ PENALTIES = {
 # (value, derivative) in the raw prediction, written down once more
 LOSSES = {
     "squared": (SquaredError(), lambda y, z: ((z - y) ** 2 / 2, z - y)),
-    "huber": (Huber(1.0), lambda y, z: (np.where(abs(z - y) <= 1, (z - y) ** 2 / 2, abs(z - y) - 0.5),
-                                        np.clip(z - y, -1, 1))),
+    "huber": (
+        Huber(1.0),
+        lambda y, z: (np.where(abs(z - y) <= 1, (z - y) ** 2 / 2, abs(z - y) - 0.5), np.clip(z - y, -1, 1)),
+    ),
     "logistic": (Logistic(), lambda y, z: (np.logaddexp(0, z) - y * z, 1 / (1 + np.exp(-z)) - y)),
-    "squared_hinge": (SquaredHinge(), lambda y, z: (np.maximum(0, 1 - (2 * y - 1) * z) ** 2,
-                                                    2 * (1 - 2 * y) * np.maximum(0, 1 - (2 * y - 1) * z))),
+    "squared_hinge": (
+        SquaredHinge(),
+        lambda y, z: (
+            np.maximum(0, 1 - (2 * y - 1) * z) ** 2,
+            2 * (1 - 2 * y) * np.maximum(0, 1 - (2 * y - 1) * z),
+        ),
+    ),
     "poisson": (Poisson(), lambda y, z: (np.exp(z) - y * z, np.exp(z) - y)),
 }
 LAYOUTS = {"dense": np.asarray, "float32": lambda X: X.astype(np.float32), "csr": sparse.csr_array}
@@ -76,8 +83,14 @@ def reference(loss, penalty, layout):
         return total, np.concatenate([g + l1, l1 - g, [s @ slope / s.sum() + l2_intercept * b]])
 
     bounds = [(0, None)] * p + [(0, 0 if positive else None)] * p + [(None, None)]
-    found = optimize.minimize(function, np.full(2 * p + 1, 0.01), jac=True, method="L-BFGS-B", bounds=bounds,
-                              options={"ftol": 1e-17, "gtol": 1e-11, "maxiter": 5000, "maxcor": 30})
+    found = optimize.minimize(
+        function,
+        np.full(2 * p + 1, 0.01),
+        jac=True,
+        method="L-BFGS-B",
+        bounds=bounds,
+        options={"ftol": 1e-17, "gtol": 1e-11, "maxiter": 5000, "maxcor": 30},
+    )
     return found.fun, np.append(found.x[:p] - found.x[p : 2 * p], found.x[-1])
 
 

@@ -122,8 +122,9 @@ def test_optimality_conditions_with_every_penalty(positive):
     value = objective.value_grad(theta)[0]
     rng = np.random.default_rng(0)
     for size in (1e-1, 1e-3, 1e-5):
-        for step in np.vstack([np.eye(theta.size), -np.eye(theta.size), rng.standard_normal((20,
-        theta.size))]):
+        for step in np.vstack(
+            [np.eye(theta.size), -np.eye(theta.size), rng.standard_normal((20, theta.size))]
+        ):
             other = theta + size * step
             if positive:
                 other[:-1] = np.maximum(other[:-1], 0.0)

@@ -40,7 +40,9 @@ def interrupted(fit, delay=0.5):
                             for message in seen]
 """
 
-ENDLESS = CHILD + """
+ENDLESS = (
+    CHILD
+    + """
 report = {}
 for solver in ("gd", "nesterov"):
     make = lambda max_iter: MODEL(solver=solver, learning_rate=1e-9, tol=0, max_iter=max_iter)
@@ -52,6 +54,7 @@ for solver in ("gd", "nesterov"):
     report[solver] = [latency, warned, bool(usable)]
 print(json.dumps(report))
 """
+)
 
 
 @pytest.mark.parametrize("model, target", [("GDLinearRegressor", "y"), ("GDLogisticClassifier", "y > 0")])
@@ -65,7 +68,9 @@ def test_interrupt(run_python, model, target):
         assert warned == [True] and usable, solver
 
 
-BEST = CHILD + """
+BEST = (
+    CHILD
+    + """
 class Rocking:
     # up and down for ever: the lowest iterate is the third
     name = "rocking"
@@ -91,6 +96,7 @@ model, latency, warned = interrupted(lambda: GDLinearRegressor(solver=Rocking, m
 curve = model.loss_curve_
 print(json.dumps([latency, warned, model.coef_.tolist(), min(curve), model.n_iter_ == len(curve)]))
 """
+)
 
 
 def test_the_best_iterate_is_kept(run_python):
@@ -100,7 +106,9 @@ def test_the_best_iterate_is_kept(run_python):
     assert coef == [3.0] * 5 and lowest == 1.0 and consistent
 
 
-BLOCKWISE = CHILD + """
+BLOCKWISE = (
+    CHILD
+    + """
 class Slow:
     # a file on a slow disk: a pass over all of it takes long
     shape, dtype = (3_000_000, 5), np.dtype(np.float32)
@@ -121,6 +129,7 @@ refit = make().fit(X, y)
 usable = model is None or bool(np.isfinite(model.coef_).all())
 print(json.dumps([latency, usable, bool(refit.score(X, y) > 0)]))
 """
+)
 
 
 def test_interrupt_of_a_blockwise_pass(run_python):
@@ -132,7 +141,9 @@ def test_interrupt_of_a_blockwise_pass(run_python):
 
 def test_interrupt_outside_of_a_fit(run_python):
     """The package installs no handler of its own: elsewhere Ctrl-C is Python's."""
-    code = CHILD + """
+    code = (
+        CHILD
+        + """
 handler = signal.getsignal(signal.SIGINT)
 GDLinearRegressor().fit(X, y)
 GDLogisticClassifier().fit(X, y > 0)
@@ -140,4 +151,5 @@ model, _, seen = interrupted(lambda: time.sleep(30))
 left_alone = signal.getsignal(signal.SIGINT) is handler is signal.default_int_handler
 print(json.dumps([left_alone, model is None, seen]))
 """
+    )
     assert json.loads(run_python(code).stdout) == [True, True, []]

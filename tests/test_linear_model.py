@@ -142,9 +142,9 @@ def test_sparse_classification_twin(l1_ratio, n_classes, layout):
     model = GDLogisticClassifier(C=0.05, l1_ratio=l1_ratio, tol=1e-9, max_iter=10_000).fit(
         LAYOUTS[layout](X), y
     )
-    twin = twins.LogisticRegression(
-        C=0.05, l1_ratio=l1_ratio, solver="saga", tol=1e-12, max_iter=50_000
-    ).fit(X, y)
+    twin = twins.LogisticRegression(C=0.05, l1_ratio=l1_ratio, solver="saga", tol=1e-12, max_iter=50_000).fit(
+        X, y
+    )
     assert_allclose(model.coef_, twin.coef_, atol=1e-6)
     assert_array_equal(model.coef_ == 0, np.abs(twin.coef_) < 1e-9)
     assert (model.coef_ == 0).any()

@@ -37,9 +37,7 @@ def test_start(case, n_classes):
     if case.kind == "regressor":
         shape = (4,)
     coef, intercept = np.arange(np.prod(shape)).reshape(shape) - 5.0, np.arange(1.0, shape[0] + 1)
-    intercept = (
-        0.5 if case.kind == "regressor" else intercept - (intercept.mean() if n_classes == 3 else 0.0)
-    )
+    intercept = 0.5 if case.kind == "regressor" else intercept - (intercept.mean() if n_classes == 3 else 0.0)
     coef = coef - coef.mean(axis=0) if n_classes == 3 and case.kind == "classifier" else coef
     model = case.make(solver="gd", max_iter=0)
     warned(model, X, y, coef_init=coef, intercept_init=intercept)
@@ -111,9 +109,7 @@ def test_warm_start_after_a_change(case):
     model = case(warm_start=True).fit(X, y).fit(X, case.wrong(y))
     assert_allclose(bits(model), bits(cold), rtol=1e-6, atol=1e-6)
     s = np.linspace(0.1, 2, len(y))
-    assert_allclose(
-        bits(model.fit(X, y, s)), bits(case(warm_start=False).fit(X, y, s)), rtol=1e-6, atol=1e-6
-    )
+    assert_allclose(bits(model.fit(X, y, s)), bits(case(warm_start=False).fit(X, y, s)), rtol=1e-6, atol=1e-6)
 
 
 def test_without_warm_start_each_fit_begins_anew(case):
@@ -167,7 +163,9 @@ def test_max_iter(case, n):
     n_iter_ and the curve have that length.
     """
     X, y = case.data()
-    match = rf"{type(case.make()).__name__} did not converge \(optimality .*tol=0.*max_iter={n}.*raise max_iter"
+    match = (
+        rf"{type(case.make()).__name__} did not converge \(optimality .*tol=0.*max_iter={n}.*raise max_iter"
+    )
     model = warned(case.make(**GD, max_iter=n), X, y, match=match)
     assert np.max(model.n_iter_) == n == len(model.loss_curve_)
 

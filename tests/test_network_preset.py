@@ -288,7 +288,9 @@ def test_float64_rows_train_as_float32():
 def test_weights():
     """Constant ones change nothing; a row of weight 0 is absent, however wild."""
     model = make().fit(X, Y)
-    assert_allclose(parameters(make().fit(X, Y, sample_weight=np.full(150, 2.0))), parameters(model), rtol=1e-3)
+    assert_allclose(
+        parameters(make().fit(X, Y, sample_weight=np.full(150, 2.0))), parameters(model), rtol=1e-3
+    )
     wild, s = np.vstack([X, 1e6 * X[:20]]), np.r_[np.ones(150), np.zeros(20)]
     other = make().fit(wild, np.r_[Y, Y[:20]], sample_weight=s)
     assert_array_equal(parameters(other), parameters(model))

@@ -12,9 +12,7 @@ from skbigmodel.penalties import ElasticNet, prox
 
 # parameters with which to try each class of the module; a new class fails here until it is listed
 PARAMETERS = {
-    "ElasticNet": [
-        (l1, l2, positive) for l1 in (0.0, 0.3) for l2 in (0.0, 0.7) for positive in (False, True)
-    ]
+    "ElasticNet": [(l1, l2, positive) for l1 in (0.0, 0.3) for l2 in (0.0, 0.7) for positive in (False, True)]
 }
 CLASSES = [cls for _, cls in inspect.getmembers(penalties, inspect.isclass) if hasattr(cls, "prox")]
 ALL_PENALTIES = [cls(*params) for cls in CLASSES for params in PARAMETERS[cls.__name__]]
@@ -115,6 +113,5 @@ def test_residual_vanishes_at_fixed_points_of_the_prox(penalty):
 def test_smooth():
     """Only l2 alone, with free signs, suits plain gradient methods."""
     assert [
-        penalty.smooth
-        for penalty in (ElasticNet(0.0, 1.0), ElasticNet(0.1, 1.0), ElasticNet(0.0, 1.0, True))
+        penalty.smooth for penalty in (ElasticNet(0.0, 1.0), ElasticNet(0.1, 1.0), ElasticNet(0.0, 1.0, True))
     ] == [True, False, False]

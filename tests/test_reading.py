@@ -146,7 +146,6 @@ def test_few_blocks_are_in_memory(thousands):
     """Those that threads work on, and one ahead."""
     alive, most = [0], [0]
 
-
     source = Foreign(np.zeros((20_000, 8)))
     blocks_of = SlicedBlocks(source, np.zeros(20_000), n_threads=2)
     lock = threading.Lock()

@@ -220,13 +220,22 @@ SPARSE_MODELS = {
 
 @pytest.mark.parametrize(
     "name, n_rows",
-    [*((name, 1000) for name in SPARSE_MODELS), ("least squares", 25), ("minimum norm", 25), ("quantile", 25)],
+    [
+        *((name, 1000) for name in SPARSE_MODELS),
+        ("least squares", 25),
+        ("minimum norm", 25),
+        ("quantile", 25),
+    ],
 )
 def test_sparse_rows_from_elsewhere(name, n_rows):
     """The models of the matrix in memory, and its predictions, whether there are many rows or few."""
     X, doubled, z = (part[-n_rows:] for part in sparse_table())
     model = SPARSE_MODELS[name]
-    y = z if isinstance(model, GDLinearRegressor) else np.digitize(z, [-1, 1] if "multinomial" in name else [0])
+    y = (
+        z
+        if isinstance(model, GDLinearRegressor)
+        else np.digitize(z, [-1, 1] if "multinomial" in name else [0])
+    )
     cut = n_rows * 2 // 5
     source = StackedRows([doubled[:cut], doubled[cut:]])
     read = model.__class__(**model.get_params()).fit(source, y)

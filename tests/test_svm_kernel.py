@@ -90,7 +90,9 @@ def test_gram_matrix(name, p, layout):
     K = gram_matrix(source, columns, n_threads=2)
     assert_allclose(K, K.T, rtol=tol, atol=tol)
     assert_allclose(K, reference(X[columns], X[columns]), rtol=tol, atol=tol)
-    assert_allclose(kernel.similarities(X @ X[0], (X * X).sum(axis=1), X[0] @ X[0]), reference(X, X[:1])[:, 0])
+    assert_allclose(
+        kernel.similarities(X @ X[0], (X * X).sum(axis=1), X[0] @ X[0]), reference(X, X[:1])[:, 0]
+    )
 
 
 def test_far_from_the_origin():
@@ -211,7 +213,9 @@ def test_working_sets(monkeypatch, free, squared):
     def solve(n_bytes, n_threads, start=None):
         rows = GramRows(source, np.arange(500), n_bytes, n_threads)
         problem = DualProblem(rows, make_box(t, np.full(500, 2.0), dual), dual, free)
-        return run(WorkingSet(problem, Settings(1e-6)), np.zeros(501) if start is None else start, Control(tol=1e-6))
+        return run(
+            WorkingSet(problem, Settings(1e-6)), np.zeros(501) if start is None else start, Control(tol=1e-6)
+        )
 
     result = solve(1e9, 2)
     assert result.status == "converged" and result.n_iter > 2
@@ -281,7 +285,9 @@ def test_own_kernels(convert):
     laplace = GDSVC(kernel=Laplace(), tol=1e-8).fit(convert(X), y)
     distance = np.sqrt(np.maximum(((X[:, None] - X) ** 2).sum(axis=2), 0.0))
     twin = SVC(kernel="precomputed", tol=1e-10).fit(np.exp(-0.5 * distance), y)
-    assert_allclose(laplace.decision_function(convert(X)), twin.decision_function(np.exp(-0.5 * distance)), atol=1e-5)
+    assert_allclose(
+        laplace.decision_function(convert(X)), twin.decision_function(np.exp(-0.5 * distance)), atol=1e-5
+    )
 
 
 # -- several classes -------------------------------------------------------------------------------

@@ -34,7 +34,11 @@ def solver_class(name):
 def choose(objective):
     """The name of the fastest solver that reaches the optimum of ``objective``."""
     if not getattr(objective.loss, "smooth", True):
-        return "interior-point" if _factorisable(objective) or solver_class("dual").refusal(objective) else "dual"
+        return (
+            "interior-point"
+            if _factorisable(objective) or solver_class("dual").refusal(objective)
+            else "dual"
+        )
     if not objective.penalty.smooth:
         return "cd" if not solver_class("cd").refusal(objective) else "nesterov"
     blocks, K = objective.blocks, objective.n_outputs

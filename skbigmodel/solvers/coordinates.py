@@ -65,7 +65,9 @@ class Coordinates:
         stiffness = h * variance + objective.penalty.l2
         d = np.divide(1.0, np.sqrt(stiffness), out=np.ones_like(stiffness), where=stiffness > 0)
         self.mean = mean
-        self.scale = np.repeat(np.append(d, 1.0 / np.sqrt(h + l2_intercept)) if objective.fit_intercept else d, self.K)
+        self.scale = np.repeat(
+            np.append(d, 1.0 / np.sqrt(h + l2_intercept)) if objective.fit_intercept else d, self.K
+        )
 
     def enter(self, theta):
         """(u, c) of theta."""

@@ -227,7 +227,9 @@ def crossing(values, weights, level):
 def predict(objective, theta):
     """Raw predictions of all rows."""
     blocks, z = objective.blocks, np.empty(objective.blocks.n_rows)
-    blocks.map(lambda block: decision(block.rows, theta, objective.fit_intercept, z[block.start : block.stop]))
+    blocks.map(
+        lambda block: decision(block.rows, theta, objective.fit_intercept, z[block.start : block.stop])
+    )
     return z
 
 

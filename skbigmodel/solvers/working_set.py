@@ -127,7 +127,9 @@ class WorkingSet:
         if whole is None and state.optimality > NEAR:
             passes.solve_active(K, beta, part.lo, part.hi, g, tol, problem.balanced, STEPS)
         else:
-            solve_part(K, part, beta, g, tol if whole is None else min(tol, ACCURACY * self.tol), problem.balanced)
+            solve_part(
+                K, part, beta, g, tol if whole is None else min(tol, ACCURACY * self.tol), problem.balanced
+            )
         delta = beta - state.beta[rows]
         changed = np.flatnonzero(delta)
         state.stalled = not len(changed)
@@ -181,7 +183,9 @@ class WorkingSet:
             solver.advance(state)
         known, beta = state.beta, np.zeros(len(box.y))
         support = np.flatnonzero(known)
-        at_bound = np.count_nonzero((known == few.box.lo) | (known == few.box.hi)) - np.count_nonzero(known == 0)
+        at_bound = np.count_nonzero((known == few.box.lo) | (known == few.box.hi)) - np.count_nonzero(
+            known == 0
+        )
         if 2 * at_bound < len(support):  # their number tells how many others would be
             beta[kept] = np.clip(known, box.lo[kept], box.hi[kept])
             order = np.abs(beta)
