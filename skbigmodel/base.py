@@ -234,6 +234,13 @@ class GradientEstimator(CallbackSupportMixin, BaseEstimator):
         context = self._init_callback_context(max_subtasks=self._settings.max_iter * n_problems)
         return context.call_on_fit_task_begin(estimator=self, X=X, y=y, metadata=metadata)
 
+    def _end_of_tasks(self, context, X, y, metadata):
+        """End the root of this fit's tasks, where there is one."""
+        if context is not None:
+            context.call_on_fit_task_end(
+                estimator=self, X=X, y=y, metadata=metadata, reconstruction_attributes={}
+            )
+
     def _report(self, results):
         """Warn once if a result is not the optimum, saying what to do; print the end where asked to."""
         from .solvers.driver import MESSAGES

@@ -100,10 +100,7 @@ class KernelClassifier(GradientEstimator):
         )
         self._keep_history(results)
         self.n_iter_ = np.array([result.n_iter for result in results], dtype=np.int32)
-        if context is not None:
-            context.call_on_fit_task_end(
-                estimator=self, X=X, y=y, metadata=metadata, reconstruction_attributes={}
-            )
+        self._end_of_tasks(context, X, y, metadata)
         self._report(results)
         return self
 

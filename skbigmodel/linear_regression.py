@@ -225,10 +225,7 @@ class GDLinearRegressor(MultiOutputMixin, RegressorMixin, LinearEstimator):
         # a run that was stopped at once has no state
         gaps = np.array([getattr(result.state, "gap", np.inf) for result in results])
         self.dual_gap_ = gaps if y.ndim > 1 else float(gaps[0])
-        if context is not None:
-            context.call_on_fit_task_end(
-                estimator=self, X=X, y=y, metadata=metadata, reconstruction_attributes={}
-            )
+        self._end_of_tasks(context, X, y, metadata)
         self._report(results)
         return self
 

@@ -195,10 +195,7 @@ class GDLogisticClassifier(GradientClassifier, LinearEstimator):
         self._keep_history([result])
         self._keep_starts([self._starts(X, classes, None, None)])
         self.n_iter_ = np.array([result.n_iter], dtype=np.int32)  # as the twin has it
-        if context is not None:
-            context.call_on_fit_task_end(
-                estimator=self, X=X, y=y, metadata=metadata, reconstruction_attributes={}
-            )
+        self._end_of_tasks(context, X, y, metadata)
         self._report([result])
         return self
 

@@ -379,10 +379,7 @@ class GDMLPClassifier(NetworkTraining):
         vars(self).update(unpack(result.theta))
         self._keep_course(result, going_on)
         self._keep_state(result, solver, X.shape[0], places)
-        if context is not None:
-            context.call_on_fit_task_end(
-                estimator=self, X=given, y=y, metadata=metadata, reconstruction_attributes={}
-            )
+        self._end_of_tasks(context, given, y, metadata)
         self._report(result)
         return self
 

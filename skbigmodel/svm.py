@@ -297,10 +297,7 @@ class GDSVC(GradientClassifier, KernelClassifier, LinearEstimator):
         self._keep_starts(self._starts(X, len(problems), None, None))
         if self.multi_class_ == "ovo":  # as the twins have it
             self.n_iter_ = np.array([result.n_iter for result in results], dtype=np.int32)
-        if context is not None:
-            context.call_on_fit_task_end(
-                estimator=self, X=X, y=y, metadata=metadata, reconstruction_attributes={}
-            )
+        self._end_of_tasks(context, X, y, metadata)
         self._report(results)
         return self
 
