@@ -175,9 +175,12 @@ def _in_memory(X):
     """A source that is read block by block, as an array."""
     if not is_blockwise(X):
         return X
-    from .blocks import iter_slices
+    from .blocks import SlicedBlocks, mapped
+    from .rows import as_matrix
+    from .sources import stack
 
-    return np.concatenate(list(iter_slices(X)))
+    blocks = SlicedBlocks(mapped(X), np.broadcast_to(0.0, X.shape[0]))
+    return stack([as_matrix(block.rows, X.shape[1]) for block in blocks.visit()])
 
 
 class Machine:

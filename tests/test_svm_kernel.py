@@ -25,6 +25,7 @@ from skbigmodel.passes_kernel import make_box
 from skbigmodel.solvers.driver import Control, Settings
 from skbigmodel.solvers.driver import minimize as run
 from skbigmodel.solvers.working_set import DualProblem, WorkingSet, balance
+from skbigmodel.sources import StackedRows
 
 HINGE, SQUARED = (1.0, 0.0), (np.inf, 0.5)  # the duals of the losses
 LAYOUTS = {"dense": np.asarray, "csr": sparse.csr_array, "float32": lambda X: X.astype(np.float32)}
@@ -504,3 +505,13 @@ def test_calibrated_probabilities(kernel):
     model = CalibratedClassifierCV(GDSVC(kernel=kernel), ensemble=False).fit(X, y)
     score = model.calibrated_classifiers_[0].estimator.decision_function(X)
     assert (np.diff(model.predict_proba(X)[np.argsort(score), 1]) >= 0).all()
+
+
+@pytest.mark.parametrize("store", [np.asarray, sparse.csr_array])
+def test_rows_that_are_read_block_by_block(store):
+    """They are taken into memory: the same machine."""
+    X, y = load_iris(return_X_y=True)
+    rows = StackedRows([store(X[:70]), store(X[70:])])
+    model, other = GDSVC(kernel="rbf").fit(store(X), y), GDSVC(kernel="rbf").fit(rows, y)
+    assert_array_equal(other.support_, model.support_)
+    assert_array_equal(other.decision_function(rows), model.decision_function(store(X)))
