@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ._jit import jit
+from ._jit import jit, part
 from .rows import add_run, dot_run, n_rows
 
 RUN = 256  # rows whose predictions are kept at a time: they stay in the first-level cache
@@ -24,8 +24,7 @@ class Pieces(NamedTuple):
     differently would contradict each other.
     """
 
-    target: np.ndarray
-    m: np.ndarray  # weight; 0 switches a piece off
+    m: np.ndarray  # weight, a single one if all have the same; 0 switches a piece off
     e: np.ndarray
     d: np.ndarray
     u: np.ndarray  # positive part of e
@@ -38,23 +37,29 @@ class Pieces(NamedTuple):
 
     def cut(self, start, stop):
         """Entries start to stop, sharing memory."""
-        return Pieces(*(array[start:stop] for array in self))
+        m = self.m[start:stop] if len(self.m) > 1 else self.m
+        return Pieces(m, *(array[start:stop] for array in self[1:]))
 
 
-def make_pieces(target, m):
+def make_pieces(n, m):
     """Pieces without a point yet."""
-    return Pieces(target, m, *(np.zeros(len(target)) for _ in Pieces._fields[2:]))
+    return Pieces(m, *(np.zeros(n) for _ in Pieces._fields[1:]))
+
+
+@part
+def weight(pieces, i):
+    return pieces.m[i] if pieces.m.shape[0] > 1 else pieces.m[0]
 
 
 @jit
-def look(pieces, z):
-    """Set e; return Σ m·(max(lo·e, hi·e) - d·e), never negative: what the pieces add to the duality gap."""
+def look(pieces, target, z):
+    """Set e = target - z; return Σ m·(max(lo·e, hi·e) - d·e), never negative: the pieces' duality gap."""
     total = 0.0
     for i in range(z.shape[0]):
-        pieces.e[i] = pieces.target[i] - z[i]
+        pieces.e[i] = target[i] - z[i]
     for i in range(z.shape[0]):  # apart from the loop that stores: see passes_linear
         e = pieces.e[i]
-        total += pieces.m[i] * (pieces.p[i] * max(e, 0.0) + pieces.q[i] * max(-e, 0.0))
+        total += weight(pieces, i) * (pieces.p[i] * max(e, 0.0) + pieces.q[i] * max(-e, 0.0))
     return total
 
 
@@ -76,18 +81,18 @@ def centre(pieces, lo, hi, mu):
 @jit
 def stiffness(pieces, Q):
     """Add to ``Q`` the weight that each piece gets in the Newton system."""
-    for i in range(pieces.m.shape[0]):
-        Q[i] += pieces.m[i] / (pieces.u[i] / pieces.p[i] + pieces.v[i] / pieces.q[i])
+    for i in range(pieces.e.shape[0]):
+        Q[i] += weight(pieces, i) / (pieces.u[i] / pieces.p[i] + pieces.v[i] / pieces.q[i])
 
 
 @jit
 def pull(pieces, mu, bend, g):
     """Add to ``g`` the change of m·d that each piece would make if z stood still."""
-    for i in range(pieces.m.shape[0]):
+    for i in range(pieces.e.shape[0]):
         p, q = pieces.p[i], pieces.q[i]
         above = (mu + bend * pieces.dd[i] * pieces.du[i]) / p
         below = (mu - bend * pieces.dd[i] * pieces.dv[i]) / q
-        g[i] += pieces.m[i] * (pieces.e[i] + below - above) / (pieces.u[i] / p + pieces.v[i] / q)
+        g[i] += weight(pieces, i) * (pieces.e[i] + below - above) / (pieces.u[i] / p + pieces.v[i] / q)
 
 
 @jit
@@ -98,13 +103,13 @@ def aim(pieces, dz, mu, bend):
     there before.
     """
     primal, dual = 0.0, 0.0
-    for i in range(pieces.m.shape[0]):
+    for i in range(pieces.e.shape[0]):
         u, v, p, q = pieces.u[i], pieces.v[i], pieces.p[i], pieces.q[i]
         above = (mu + bend * pieces.dd[i] * pieces.du[i]) / p
         below = (mu - bend * pieces.dd[i] * pieces.dv[i]) / q
         dd = (pieces.e[i] + below - above - dz[i]) / (u / p + v / q)
         du, dv = above - u + u / p * dd, below - v - v / q * dd
-        if pieces.m[i] == 0.0:
+        if weight(pieces, i) == 0.0:
             dd = du = dv = 0.0
         pieces.dd[i], pieces.du[i], pieces.dv[i] = dd, du, dv
         primal = max(primal, max(-du / u, -dv / v))
@@ -116,17 +121,17 @@ def aim(pieces, dz, mu, bend):
 def complementarity(pieces, primal, dual):
     """Σ m·(u·p + v·q) after steps of those lengths."""
     total = 0.0
-    for i in range(pieces.m.shape[0]):
+    for i in range(pieces.e.shape[0]):
         u, v = pieces.u[i] + primal * pieces.du[i], pieces.v[i] + primal * pieces.dv[i]
         p, q = pieces.p[i] - dual * pieces.dd[i], pieces.q[i] + dual * pieces.dd[i]
-        total += pieces.m[i] * (u * p + v * q)
+        total += weight(pieces, i) * (u * p + v * q)
     return total
 
 
 @jit
 def step(pieces, primal, dual):
     """Go those lengths, and forget the direction."""
-    for i in range(pieces.m.shape[0]):
+    for i in range(pieces.e.shape[0]):
         pieces.u[i] += primal * pieces.du[i]
         pieces.v[i] += primal * pieces.dv[i]
         pieces.p[i] -= dual * pieces.dd[i]

@@ -7,14 +7,16 @@ from scipy import sparse
 from sklearn.svm import SVC
 
 from skbigmodel import GDSVC, blocks
+from skbigmodel import passes_piecewise as passes
 from skbigmodel.blocks import make_blocks
 from skbigmodel.losses import AbsoluteError, Hinge, Quantile
 from skbigmodel.objective import LinearObjective
 from skbigmodel.penalties import ElasticNet
-from skbigmodel.solvers.crossover import Rows, cross_over, crossing
+from skbigmodel.solvers.crossover import KINK, cross_over, crossing, sides_of
 from skbigmodel.solvers.dual import DualCoordinateDescent
 from skbigmodel.solvers.driver import Control, Settings, minimize
 from skbigmodel.solvers.interior_point import InteriorPoint
+from skbigmodel.solvers.pieces import PieceModel
 
 LAYOUTS = {"dense": np.asarray, "csr": sparse.csr_array, "float32": lambda X: X.astype(np.float32)}
 INTERCEPTS = {"free": (True, 0.0), "penalised": (True, 0.01), "none": (False, 0.0)}
@@ -34,26 +36,44 @@ def data(n, p, loss, seed=0):
     return X, (y > 0) * 1.0 if isinstance(loss, Hinge) else y, s
 
 
-def rows_of(objective):
+def crossed(objective, d, at_kink, size):
+    """(parameters, dual variables per unit of weight), or ``None``."""
     source = objective.blocks
-    ((target, lo, hi),) = objective.loss.pieces(source.y)
-    m = (np.ones(source.n_rows) if source.s is None else source.s) / source.weight
-    return Rows(np.array(target), m, *(np.broadcast_to(bound, len(m)) for bound in (lo, hi)))
+    model = PieceModel(objective.loss, source.weight, objective.fit_intercept)
+
+    def sides(block):
+        _, m, lo, hi = model.one(block)
+        part = slice(block.start, block.stop)
+        return sides_of(d[part], lo, hi, at_kink[part] & (m > 0))
+
+    def kinks(block, side):
+        at = block.start + np.flatnonzero(side == KINK)
+        return at, d[at]
+
+    kept = source.keep(sides)
+    found = cross_over(objective, model, kept, source.map(kinks, kept), size)
+    return found and (found[0].theta, np.concatenate(source.map(found[0].duals, found[1])))
 
 
-def check_optimal(objective, rows, found, accuracy=1e-13):
+def rows_of(objective):
+    """(target, m, lo, hi) of all rows."""
+    source = objective.blocks
+    model = PieceModel(objective.loss, source.weight, objective.fit_intercept)
+    return [np.concatenate(parts) for parts in zip(*source.map(model.one), strict=True)]
+
+
+def check_optimal(objective, found, accuracy=1e-13):
     """Feasible, complementary, and the parameters are what the dual variables lead to: each to rounding."""
-    theta, e, d = found
+    (theta, d), (target, m, lo, hi) = found, rows_of(objective)
     X = objective.blocks.X
     X = np.asarray(X.todense() if sparse.issparse(X) else X, float)
-    z = X @ theta[: X.shape[1]] + (theta[-1] if objective.fit_intercept else 0.0)
-    assert_allclose(e, rows.target - z, atol=1e-12)
-    assert (d >= rows.lo).all() and (d <= rows.hi).all()
-    lost = rows.m @ (np.maximum(rows.lo * e, rows.hi * e) - d * e)
+    e = target - X @ theta[: X.shape[1]] - (theta[-1] if objective.fit_intercept else 0.0)
+    assert (d >= lo).all() and (d <= hi).all()
+    lost = m @ (np.maximum(lo * e, hi * e) - d * e)
     assert 0.0 <= lost + 1e-16 and lost <= accuracy
-    pull = X.T @ (rows.m * d)
+    pull = X.T @ (m * d)
     if objective.fit_intercept:
-        pull = np.append(pull, rows.m @ d)
+        pull = np.append(pull, m @ d)
     assert_allclose(pull, objective.penalty_gradient(theta), atol=accuracy)
 
 
@@ -61,20 +81,21 @@ def check_optimal(objective, rows, found, accuracy=1e-13):
 @pytest.mark.parametrize("intercept", INTERCEPTS)
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("shape", [(200, 6), (20, 40)], ids=str)
-def test_optimality_conditions_hold_exactly(shape, layout, intercept, loss):
-    """From a few interior-point iterations, whatever those have got wrong."""
+def test_optimality_conditions_hold_exactly(shape, layout, intercept, loss, monkeypatch):
+    """From a few interior-point iterations, whatever those have got wrong; in several blocks."""
+    monkeypatch.setattr(blocks, "BLOCK_ENTRIES", 64)
     X, y, s = data(*shape, loss)
     objective = make(LAYOUTS[layout](X), y, loss, intercept, s=s)
     solver = InteriorPoint(objective, Settings())
     solver.exact = False
-    state, rows = solver.init(np.zeros(objective.n_params)), rows_of(objective)
+    state = solver.init(np.zeros(objective.n_params))
     for _ in range(20):
         solver.advance(state)
-        ((pieces,),) = state.rows  # of the only block
+        pieces = passes.Pieces(*map(np.concatenate, zip(*(part for (part,) in state.rows), strict=True)))
         at_kink = (pieces.u < pieces.p) & (pieces.v < pieces.q)
-        found = cross_over(objective, rows, pieces.d, at_kink, np.ones(shape[1]))
+        found = crossed(objective, pieces.d, at_kink, np.ones(shape[1]))
         if found is not None:
-            check_optimal(objective, rows, found)
+            check_optimal(objective, found)
             break
     assert found is not None and state.gap > 1e-9 * state.value
 
@@ -97,12 +118,12 @@ def test_rows_that_depend_on_each_other(intercept):
 def test_a_wrong_guess_is_put_right_or_refused():
     X, y, _ = data(60, 3, Hinge(), seed=2)
     objective = make(X, y)
-    rows = rows_of(objective)
+    _, _, lo, hi = rows_of(objective)
     for seed in range(20):
         rng = np.random.default_rng(seed)
-        found = cross_over(objective, rows, rng.uniform(rows.lo, rows.hi), rng.random(60) < 0.1, np.ones(3))
+        found = crossed(objective, rng.uniform(lo, hi), rng.random(60) < 0.1, np.ones(3))
         if found is not None:
-            check_optimal(objective, rows, found)
+            check_optimal(objective, found)
 
 
 @pytest.mark.parametrize("intercept", INTERCEPTS)
@@ -115,12 +136,12 @@ def test_wide_sparse_rows_by_conjugate_gradients(intercept):
     y = (X @ rng.normal(size=1500) > 0.2) * 1.0
     objective = make(X, y, Hinge(), intercept, l2=0.05)
     solver = DualCoordinateDescent(objective, Settings())
-    state, rows = solver.init(np.zeros(objective.n_params)), rows_of(objective)
+    state = solver.init(np.zeros(objective.n_params))
     for _ in range(5):
         solver.advance(state)
-    d = state.a / rows.m * rows.target
-    found = cross_over(objective, rows, d, (state.a > 0) & (state.a < rows.m), solver.size)
-    check_optimal(objective, rows, found, 1e-11)
+    target, m, _, _ = rows_of(objective)
+    found = crossed(objective, state.a / m * target, (state.a > 0) & (state.a < m), solver.size)
+    check_optimal(objective, found, 1e-11)
 
 
 def test_dual_solver_of_rows_sorted_by_class(monkeypatch):
@@ -142,6 +163,17 @@ def test_fits_are_exact_at_the_default_tol():
     assert_allclose(model.coef_, tight.coef_, rtol=1e-11)
     assert_allclose(model.intercept_, tight.intercept_, atol=1e-11)
     assert model.optimality_ < 1e-13 and model.n_iter_ <= 12
+
+
+@pytest.mark.parametrize("intercept_scaling", [np.inf, 1.0])
+def test_columns_of_different_units(intercept_scaling):
+    """The coefficients of all columns have all their digits."""
+    X, y, _ = data(300, 5, Hinge(), seed=5)
+    X *= 10.0 ** np.arange(-2, 3)
+    model, tight = (GDSVC(C=0.3, intercept_scaling=intercept_scaling, tol=tol) for tol in (1e-4, 1e-11))
+    assert_allclose(model.fit(X, y).coef_, tight.fit(X, y).coef_, rtol=1e-10)
+    margins = (2 * y - 1) * model.decision_function(X)
+    assert np.count_nonzero(np.abs(margins - 1) < 1e-12) >= 3  # rows that lie at the kink do
 
 
 def test_intercept_in_the_middle_of_the_optimal_ones():

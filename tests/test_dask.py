@@ -147,6 +147,15 @@ def test_same_coefficients(scheduler, name):
     assert_allclose(score, found.score(rows, y, s), rtol=1e-10)
 
 
+def test_hinge_is_exact_at_the_default_tol(scheduler):
+    """The solution of linear equations, whose rows come from where they lie."""
+    y, s = TARGETS["bool"], WEIGHT
+    expected = GDSVC(C=0.3).fit(X, y, s)
+    found = GDSVC(C=0.3).fit(lazy(X), lazy(y), lazy(s))
+    assert_allclose(found.coef_, expected.coef_, rtol=1e-10)
+    assert_allclose(found.intercept_, expected.intercept_, rtol=1e-10)
+
+
 def bits(model):
     """All of a linear model."""
     return np.append(model.coef_, model.intercept_).tobytes()

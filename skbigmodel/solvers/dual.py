@@ -21,16 +21,18 @@ proximal point algorithm in convex programming", Math. Oper. Res. 1 (1976).
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from .. import passes_dual as passes
-from ..passes_linear import decision
+from ..passes_linear import add_weighted, decision
 from ..passes_stochastic import shuffled
 from ..validation import NotFinite
 from .driver import gap_tolerance
 from .coordinates import column_moments
-from .crossover import Rows, cross_over, crossing, predict, weighted_sum
+from .crossover import KINK, cross_over, crossing, sides_of
+from .pieces import PieceModel
 
 NEAR = 0.01  # relative gap at which step 3 is tried
 SHARES = 0.01, 0.3  # of the gradient at the last look, between which the next one is taken
@@ -147,14 +149,16 @@ class DualCoordinateDescent:
 
     def _cross_over(self, state):
         """Step 3: the exact solution, if it can be guessed which rows lie at the margin."""
-        y, m = self.objective.blocks.y, self.m
-        inside = (state.a > 0.0) & (state.a < m)
-        ((target, lo, hi),) = self.objective.loss.pieces(y)
-        d = np.divide(state.a, m, out=np.zeros_like(m), where=m > 0) * target
-        found = cross_over(self.objective, Rows(target, m, lo, hi), d, inside, self.size)
+        objective, blocks = self.objective, self.objective.blocks
+        model = PieceModel(objective.loss, blocks.weight, objective.fit_intercept)
+        sides = blocks.keep(partial(_sides, model, state.a), rows=False)
+        at_kink = blocks.map(partial(_kinks, model, state.a), sides, rows=False)
+        found = cross_over(objective, model, sides, at_kink, self.size)
         if found is not None:
-            state.a, state.violation = m * np.abs(found.d), 0.0
-            state.centre = float(found.theta[-1]) if self.free else 0.0
+            point, sides = found
+            d = np.concatenate(blocks.map(point.duals, sides, rows=False))
+            state.a, state.violation = self.m * np.abs(d), 0.0
+            state.centre = float(point.theta[-1]) if self.free else 0.0
             self._look(state)
 
     def _sweep(self, state, order, active, bounds):
@@ -221,3 +225,46 @@ class DualCoordinateDescent:
         y, counts = self.objective.blocks.y, self.m > 0
         e = 2.0 * y - 1.0 - predict(self.objective, theta)
         return theta[-1] + crossing(e[counts], self.m[counts], self.m @ y)
+
+
+# -- what the dual variables say of the rows of a block
+
+
+def _per_weight(model, a, block):
+    """(weights, slopes of the loss at one side of the kink and at the other, the dual variable)."""
+    target, m, lo, hi = model.one(block)
+    part = a[block.start : block.stop]
+    return m, lo, hi, np.divide(part, m, out=np.zeros(len(m)), where=m > 0) * target
+
+
+def _sides(model, a, block):
+    m, lo, hi, d = _per_weight(model, a, block)
+    part = a[block.start : block.stop]
+    return sides_of(d, lo, hi, (part > 0.0) & (part < m))
+
+
+def _kinks(model, a, block, side):
+    at = np.flatnonzero(side == KINK)
+    return block.start + at, _per_weight(model, a, block)[-1][at]
+
+
+def predict(objective, theta):
+    """Raw predictions of all rows."""
+    blocks, z = objective.blocks, np.empty(objective.blocks.n_rows)
+    blocks.map(
+        lambda block: decision(block.rows, theta, objective.fit_intercept, z[block.start : block.stop])
+    )
+    return z
+
+
+def weighted_sum(objective, a):
+    """Σ a·(x, 1) over all rows."""
+
+    def block_sum(block, out):
+        part = a[block.start : block.stop]
+        add_weighted(block.rows, part, out)
+        if objective.fit_intercept:
+            out[-1] += part.sum()
+        return 0.0
+
+    return objective.blocks.total(block_sum, objective.n_params)[1]

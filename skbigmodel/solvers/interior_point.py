@@ -38,17 +38,16 @@ methods", Comput. Optim. Appl. 41 (2008).
 from dataclasses import dataclass
 from functools import partial
 from operator import add
-from typing import NamedTuple
 
 import numpy as np
 
 from .. import passes_piecewise as passes
 from ..blocks import add_sums
-from ..passes_linear import add_weighted, decision
 from ..validation import NotFinite
 from .coordinates import Coordinates
-from .crossover import Rows, cross_over, weighted_sum
+from .crossover import cross_over
 from .normal_equations import ColumnSystem, RowSystem
+from .pieces import Facts, PieceModel, complementarity, pulls, size_of_errors, stiffness
 
 BACK_OFF = 0.9995  # fraction of the way to the nearest bound
 SHORT = 0.2  # predictor steps below this cast doubt on the second-order term
@@ -95,7 +94,7 @@ class InteriorPoint:
         self.spread = max(deviation, 1e-8 * size) or 1.0
         self.size, self.steepest = max(size, self.spread), self.facts.steepest
         smooth = objective.penalty.smooth and objective.penalty.l2 > 0
-        self.exact = self.facts.n_pieces == 1 and smooth and not blocks.remote
+        self.exact = self.facts.n_pieces == 1 and smooth
         self.system = ColumnSystem if blocks.n_rows >= objective.n_features else RowSystem
 
     @staticmethod
@@ -126,7 +125,7 @@ class InteriorPoint:
         state = State(theta, value, point, objective.blocks.keep(self.model.pieces, rows=False), [])
         if not objective.penalty.smooth:
             weight = np.full(p, 1.0 / self.facts.n_counting)  # as much as a row has
-            state.coefs = [passes.make_pieces(np.zeros(p), weight)]
+            state.coefs = [passes.make_pieces(p, weight)]
         self._look(state)
         self._centre(state)
         self._measure(state, self._look(state), np.abs(point))
@@ -141,7 +140,7 @@ class InteriorPoint:
     def _centre(self, state):
         """Dual variables and slacks for the point."""
         penalty, blocks = self.objective.penalty, self.objective.blocks
-        size = blocks.reduce(_size_of_errors, add, state.rows, rows=False)
+        size = blocks.reduce(size_of_errors, add, state.rows, rows=False)
         mu = max(size, 1e-8 * self.spread) * self.facts.widest
         state.rows, _ = blocks.renew(partial(self.model.centre, mu), add, state.rows, rows=False)
         for pieces in state.coefs:
@@ -158,10 +157,10 @@ class InteriorPoint:
         diagonal = self.ridge.copy()
         for part in state.coefs:
             passes.stiffness(part, diagonal[:p])
-        system = self.system(self.objective, self.coordinates, _stiffness, diagonal, state.rows)  # 1
+        system = self.system(self.objective, self.coordinates, stiffness, diagonal, state.rows)  # 1
         _, primal, dual = self._direction(state, system, 0.0, 0.0)  # 2
         lengths = (0.0, 0.0), (primal, dual)
-        now, then = blocks.reduce(partial(_complementarity, lengths), add, state.rows, rows=False)
+        now, then = blocks.reduce(partial(complementarity, lengths), add, state.rows, rows=False)
         for part in state.coefs:
             now += passes.complementarity(part, *lengths[0])
             then += passes.complementarity(part, *lengths[1])
@@ -179,17 +178,18 @@ class InteriorPoint:
 
     def _cross_over(self, state):
         """Report the exact solution instead of the iterate, which stays what the next step begins with."""
-        kinks = self.objective.blocks.map(partial(self.model.kinks, self.spread), state.rows, rows=False)
-        *rows, d, at_kink = map(np.concatenate, zip(*kinks, strict=True))
-        rows = Rows(*rows)
-        size = np.abs(self.coordinates.mean) + 1.0 / self.coordinates.scale[: self.objective.n_features]
-        found = cross_over(self.objective, rows, d, at_kink, size)
+        objective, blocks = self.objective, self.objective.blocks
+        size = np.abs(self.coordinates.mean) + 1.0 / self.coordinates.scale[: objective.n_features]
+        sides = blocks.keep(partial(self.model.sides, self.spread), state.rows, rows=False)
+        at_kink = blocks.map(self.model.kinks, state.rows, sides, rows=False)
+        found = cross_over(objective, self.model, sides, at_kink, size)
         if found is None:
             return
-        theta, e, d = found
-        value, _ = self.objective.value_grad(theta)
-        residual = weighted_sum(self.objective, rows.m * d) - self.objective.penalty_gradient(theta)
-        gap = rows.m @ (np.maximum(rows.lo * e, rows.hi * e) - d * e)
+        solution, sides = found
+        theta = solution.theta
+        gap, residual = blocks.reduce(solution.lost, add_sums, sides)
+        value, _ = objective.value_grad(theta)
+        residual -= objective.penalty_gradient(theta)
         gap += np.abs(self.coordinates.pull(residual)) @ np.abs(self.coordinates.enter(theta))
         if gap < state.gap:
             state.theta, state.value, state.optimality = theta, value, float(np.abs(residual).max())
@@ -203,7 +203,7 @@ class InteriorPoint:
         for pieces in state.coefs:
             passes.pull(pieces, mu, bend, r[:p])
         if self.system is RowSystem:
-            g = np.concatenate(objective.blocks.map(partial(_pulls, mu, bend), state.rows, rows=False))
+            g = np.concatenate(objective.blocks.map(partial(pulls, mu, bend), state.rows, rows=False))
         direction = system.solve(pulled, g, r)
         aim = partial(self.model.aim, self.coordinates.leave(direction), mu, bend)
         state.rows, limits = objective.blocks.renew(aim, np.maximum, state.rows)
@@ -237,7 +237,7 @@ class InteriorPoint:
         state.rows, (gap, raw) = objective.blocks.renew(look, add_sums, state.rows)
         raw = raw - objective.penalty_gradient(theta)
         for pieces in state.coefs:
-            gap += passes.look(pieces, state.point[:p])
+            gap += passes.look(pieces, np.zeros(p), state.point[:p])
             raw[:p] += pieces.m * pieces.d / self.coordinates.scale[:p]
         return raw, gap
 
@@ -266,132 +266,3 @@ class InteriorPoint:
         p = self.objective.n_features
         z = np.abs(theta[:p]) @ (np.abs(self.coordinates.mean) + 1.0 / self.coordinates.scale[:p])
         return np.finfo(np.float64).eps * self.steepest * (self.size + z + np.abs(theta[p:]).sum())
-
-
-# -- what happens to the rows of a block; ``rows`` are their pieces, a list of Pieces
-
-
-class Facts(NamedTuple):
-    """Of the pieces of all rows."""
-
-    n_pieces: int  # of a row
-    steepest: float
-    widest: float  # hi - lo
-    m: float  # sum of the weights, 1 up to rounding, ...
-    n_counting: int  # ... and how many are not 0
-    size: float  # weighted sums of the targets' sizes ...
-    mean: float  # ... and of the targets
-
-    @staticmethod
-    def joined(a, b):
-        """Of two sets of rows."""
-        extremes = max(a.steepest, b.steepest), max(a.widest, b.widest)
-        return Facts(a.n_pieces, *extremes, *(x + y for x, y in zip(a[3:], b[3:], strict=True)))
-
-
-class PieceModel(NamedTuple):
-    """A piecewise linear loss of rows with that total weight."""
-
-    loss: object
-    weight: float
-    fit_intercept: bool
-
-    def _parts(self, block):
-        """[(target, lo, hi), …] with an entry per row."""
-        parts, n = self.loss.pieces(block.y), len(block.y)
-        return [tuple(np.array(np.broadcast_to(part, n)) for part in piece) for piece in parts]
-
-    def _weights(self, block):
-        return np.full(len(block.y), 1.0 / self.weight) if len(block.s) == 1 else block.s / self.weight
-
-    def _target(self, block):
-        parts = self._parts(block)
-        return sum(target for target, _, _ in parts) / len(parts)
-
-    def facts(self, block):
-        """:class:`Facts`."""
-        parts, m, target = self._parts(block), self._weights(block), self._target(block)
-        steepest = max(max(-lo.min(), hi.max()) for _, lo, hi in parts)
-        widest = max((hi - lo).max() for _, lo, hi in parts)
-        sums = m.sum(), np.count_nonzero(m), m @ np.abs(target), m @ target
-        return Facts(len(parts), float(steepest), float(widest), *map(float, sums))
-
-    def deviation(self, mean, block):
-        """Weighted sum of the distances of targets from their mean."""
-        return float(self._weights(block) @ np.abs(self._target(block) - mean))
-
-    def pieces(self, block):
-        """Pieces without a point yet."""
-        m = self._weights(block)
-        return [passes.make_pieces(target, m) for target, _, _ in self._parts(block)]
-
-    def centre(self, mu, block, rows):
-        """Put the point where complementarity is ``mu``."""
-        for pieces, (_, lo, hi) in zip(rows, self._parts(block), strict=True):
-            passes.centre(pieces, lo, hi, mu)
-        return 0.0
-
-    def kinks(self, spread, block, rows):
-        """(target, m, lo, hi, d, which rows seem to lie at the kink) of pieces that are one for each row."""
-        (pieces,), ((target, lo, hi),) = rows, self._parts(block)
-        at_kink = (pieces.u < pieces.p * spread) & (pieces.v < pieces.q * spread)
-        return target, pieces.m, lo, hi, pieces.d, at_kink
-
-    def row_weights(self, block, start, stop, d):
-        """Those of the rows, as ``weighted_gram`` takes them."""
-        d[: stop - start] = self._weights(block)[start:stop]
-
-    def weighted_targets(self, block, out):
-        """Add Σ m·target·(x, 1) to ``out``."""
-        return self._add(block, self._weights(block) * self._target(block), out)
-
-    def pull(self, mu, bend, block, rows, out):
-        """Add what the pieces pull to ``out``."""
-        return self._add(block, _pulls(mu, bend, block, rows), out)
-
-    def _add(self, block, g, out):
-        """Add Σ g·(x, 1) over the rows of a block to ``out``."""
-        add_weighted(block.rows, g, out)
-        if self.fit_intercept:
-            out[-1] += g.sum()
-        return 0.0
-
-    def aim(self, theta, mu, bend, block, rows):
-        """Put the direction; what limits the steps."""
-        dz = np.empty(len(block.y))
-        decision(block.rows, theta, self.fit_intercept, dz)
-        return np.max([passes.aim(pieces, dz, mu, bend) for pieces in rows], axis=0)
-
-    def look(self, theta, primal, dual, block, rows):
-        """Take the step and set e; the gap, and Σ m·d·(x, 1)."""
-        if primal or dual:
-            for pieces in rows:
-                passes.step(pieces, primal, dual)
-        out, z = np.zeros(theta.size), np.empty(len(block.y))
-        d = sum(pieces.m * pieces.d for pieces in rows)
-        intercept = theta[-1] if self.fit_intercept else 0.0
-        passes.predict_and_add(block.rows, theta, intercept, d, z, out)
-        if self.fit_intercept:
-            out[-1] += d.sum()
-        return sum(passes.look(pieces, z) for pieces in rows), out
-
-
-def _size_of_errors(block, rows):
-    return float(rows[0].m @ np.abs(rows[0].e))
-
-
-def _stiffness(block, rows, start, stop, Q):
-    Q[: stop - start] = 0.0
-    for pieces in rows:
-        passes.stiffness(pieces.cut(start, stop), Q[: stop - start])
-
-
-def _complementarity(lengths, block, rows):
-    return np.array([sum(passes.complementarity(pieces, *way) for pieces in rows) for way in lengths])
-
-
-def _pulls(mu, bend, block, rows):
-    g = np.zeros(len(block.y))
-    for pieces in rows:
-        passes.pull(pieces, mu, bend, g)
-    return g
