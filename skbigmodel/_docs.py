@@ -68,8 +68,8 @@ ATTRIBUTES = """
 X = """
         X : array-like or sparse matrix of shape (n_samples, n_features)
             Also a memmap, or anything with a shape, a dtype and slices of rows, such as an HDF5 data set;
-            what is not a float array in C order on disk is read block by block. The linear and logistic models
-            also take Dask arrays and DataFrames.
+            what is not a float array in C order on disk is read block by block. Dask arrays and DataFrames
+            stay where they lie.
 """.strip()
 
 SAMPLE_WEIGHT = """

@@ -19,7 +19,15 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from . import _jit
-from .validation import TOO_LARGE, NotFinite, check_finite, check_weights, check_X, is_dask
+from .validation import (
+    TOO_LARGE,
+    NotFinite,
+    check_finite,
+    check_rows_at_hand,
+    check_weights,
+    check_X,
+    is_dask,
+)
 
 CHEAP_TO_CHECK = 1 << 20  # entries of X
 CHECKED_IN_PASSING = ("newton", "newton-cg", "least-squares", "cd", "interior-point", "dual")
@@ -47,8 +55,6 @@ class GradientEstimator(CallbackSupportMixin, BaseEstimator):
         "n_jobs": [None, Integral],
         "verbose": ["verbose"],
     }
-
-    takes_dask = False  # as X of ``fit``
 
     def __getstate__(self):
         return {**super().__getstate__(), "_skbigmodel_version": _version()}
@@ -95,10 +101,7 @@ class GradientEstimator(CallbackSupportMixin, BaseEstimator):
             raise ValueError("sample_weight_val needs X_val and y_val")
         if not self.early_stopping:
             return s, None
-        if not hasattr(X, "__getitem__"):  # stands for a Dask collection
-            raise ValueError(
-                "early_stopping takes its validation rows from X only in memory: pass X_val and y_val"
-            )
+        check_rows_at_hand(X)
         from .sources import some_rows
 
         rows = np.arange(X.shape[0])

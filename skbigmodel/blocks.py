@@ -225,6 +225,7 @@ class Blocks:
     """
 
     remote = False  # the blocks lie here, or can be had here
+    scattered = False  # parameters of stochastic steps visit the blocks, rather than that rows are fetched
 
     def __init__(self, X, y, s=None, n_threads=1, memo=None, encoder=None):
         self.encoder = encoder
@@ -296,6 +297,12 @@ class Blocks:
         order = range(len(self.blocks)) if order is None else [int(k) for k in order]
         with self._reader(order) as block:
             yield from map(block, order)
+
+    def relay(self, function, state, visits):
+        """``state`` after ``state = function(state, block, *args)`` for each of the visits (number, *args)."""
+        for k, *args in visits:
+            state = function(state, self.blocks[k], *args)
+        return state
 
     def total(self, function, shape, *kept, merged=False):
         """Sum over the blocks of what ``function(block, *parts, out)`` returns and of what it adds to ``out``.

@@ -88,6 +88,13 @@ def _summed(function, shape, block, *parts):
     return function(block, *parts, out), out
 
 
+def _visited(message, state, which, args, *lists):
+    """The state after a visit to one block of a group; the one of before stays as it is."""
+    function, parts = pickle.loads(message), [parts[which] for parts in lists]
+    with single_threaded_blas:
+        return _on_block(partial(function, copy.deepcopy(state)), *parts, *args)
+
+
 def _on_block(function, rows, y, s, span, *parts):
     rows = type(rows)(*map(frozen, rows))  # what was sent or on disk comes back in another kind of array
     return function(Block(rows, frozen(y), ONE if s is None else frozen(s), *span), *parts)
@@ -160,6 +167,20 @@ class Groups:
             pairs = self.submit(_renewed, message, sizes, self.numbers, kept, *columns)
             results = self.client.gather(self.submit(_item, 0, pairs))
             return self.submit(_item, 1, pairs), self._combined(results, combine)
+
+    def relay(self, function, state, visits, *columns):
+        """``state`` after the function of it and of the parts of one block after the other."""
+        place = {k: (g, i) for g, numbers in enumerate(self.numbers) for i, k in enumerate(numbers)}
+        with self.reported():
+            message = self._message(function)
+            name = f"skbigmodel_visited-{uuid.uuid4().hex}"
+            for n, (k, *args) in enumerate(visits):
+                group, which = place[k]
+                parts = [column[group] for column in columns]
+                state = self.client.submit(
+                    _visited, message, state, which, args, *parts, key=(name, n), pure=False
+                )
+            return self.client.gather(state)
 
     def _combined(self, results, combine):
         tree = Tree(self.n_blocks, combine)
@@ -261,7 +282,8 @@ def _sizes(rows):
 class ClusterBlocks:
     """The blocks of a :class:`DaskRows`; what it offers is described at ``blocks.Blocks``."""
 
-    remote = True
+    remote = scattered = True
+    n_threads = 1  # of a pass over a block
 
     def __init__(self, X, y, s=None, memo=None):
         self.X, self.y, self.s, self.memo = X, y, s, {} if memo is None else memo
@@ -299,6 +321,13 @@ class ClusterBlocks:
         The part of before stays as it is, so that what is lost can be made again.
         """
         return self.X.groups.renew(partial(_on_block, function), combine, kept, *self._columns)
+
+    def relay(self, function, state, visits):
+        """``state`` after ``state = function(state, block, *args)`` for each of the visits (number, *args).
+
+        It travels from block to block; one task runs at a time.
+        """
+        return self.X.groups.relay(function, state, visits, *self._columns)
 
     def total(self, function, shape, *kept, merged=False):
         """Sum of what ``function(block, *parts, out)`` returns for each block, and of what it adds to ``out``."""

@@ -293,6 +293,8 @@ class LocalRows:
 class LocalBlocks(Blocks):
     """Blocks that are the chunks of a Dask collection."""
 
+    scattered = True
+
     def _cut(self):
         return self.X.bounds
 

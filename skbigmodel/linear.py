@@ -14,7 +14,6 @@ from .validation import check_X, is_blockwise
 class LinearEstimator(SparseCoefMixin, GradientEstimator):
     """Base of the linear models, which have the parameter ``fit_intercept``."""
 
-    takes_dask = True
     _parameter_constraints = {**GradientEstimator._parameter_constraints, "fit_intercept": ["boolean"]}
 
     def _pack(self, shape, coef, intercept):

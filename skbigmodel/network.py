@@ -6,6 +6,7 @@ over all rows. The weight matrices W have the shape (width before, width after),
 """
 
 import itertools
+from functools import partial
 
 import numpy as np
 from scipy.sparse import issparse
@@ -150,10 +151,6 @@ class NetworkObjective:
         s = ONE if self.blocks.s is None else self.blocks.s[start:stop]
         return Targets(self.blocks.y[start:stop], s, float(self.smoothing))
 
-    def room(self, batch, dtype, n_params=None):
-        """Work space for batches of that many rows and steps of that many parameters: those of the layers."""
-        return make_room(self.net, batch, dtype, self.blocks.sparse, n_params or self.n_params)
-
     def shards(self, batch):
         """Parts into which a batch of that many rows is cut for threads: a function of the shapes alone."""
         affordable = batch * self.n_params // SHARD_PRODUCTS
@@ -161,15 +158,14 @@ class NetworkObjective:
 
     def value_grad(self, theta):
         """The objective and its gradient, in the width of ``theta``."""
-        net = self.net
-
-        def block_sum(block, out):
-            targets = self.targets(block.start, block.stop)
-            n = block.stop - block.start
-            room = self.room(min(BATCH, n), theta.dtype)
-            return passes.add_gradient(net, block.rows, targets, 0, n, theta, room, out)
-
+        block_sum = partial(_add_gradient, self.net, self.smoothing, self.blocks.sparse, theta)
         value, grad = self.blocks.total(block_sum, self.n_params)
-        w, weight = theta[: net.weights[-1]], self.blocks.weight
+        w, weight = theta[: self.net.weights[-1]], self.blocks.weight
         grad[: w.size] += self.alpha * w
         return (value + 0.5 * self.alpha * float(w @ w)) / weight, grad / weight
+
+
+def _add_gradient(net, smoothing, sparse, theta, block, out):
+    n, targets = len(block.y), Targets(block.y, block.s, float(smoothing))
+    room = make_room(net, min(BATCH, n), theta.dtype, sparse, int(net.biases[-1]))
+    return passes.add_gradient(net, block.rows, targets, 0, n, theta, room, out)

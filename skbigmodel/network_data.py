@@ -11,7 +11,7 @@ from sklearn.utils.validation import check_array, check_consistent_length
 
 from .classification import GradientClassifier
 from .network_presets import FEWEST
-from .validation import check_weights, check_X, is_blockwise
+from .validation import check_rows_at_hand, check_weights, check_X, is_blockwise, is_dask
 
 LOOKED_AT = 1000  # rows of X whose scale is looked at
 SPREAD = 100.0  # of the columns' scales, that is too much for gradient steps
@@ -65,6 +65,10 @@ class NetworkData(GradientClassifier):
 
     def _check_indicators(self, X, y, sample_weight, reset):
         """X, y as it is, its 0/1 matrix and the weights."""
+        if is_dask(X) or is_dask(y):
+            raise TypeError(
+                "several labels of a row are taken from Dask collections by partial_fit only: call it for each epoch"
+            )
         if self.class_weight is not None:
             raise ValueError("class_weight is for one label of a row; y has several: use sample_weight")
         if not type_of_target(y, input_name="y").startswith("multilabel"):
@@ -86,13 +90,14 @@ class NetworkData(GradientClassifier):
             )
         super()._check_classes(classes)
 
-    def _split(self, X, y, coded, given, rng, kept):
+    def _split(self, X, y, coded, given, rng, kept, blocks):
         """Training rows, the validation triple (X, y, s) or ``None``, and the numbers of held-out rows."""
-        rows = counting_rows(coded)
+        rows = counting_rows(coded, blocks)
         if any(part is not None for part in given):
             return rows, self._validation_split(X, y, None, given)[1], None
         if not self._holds_out(rows):
             return rows, None, None
+        check_rows_at_hand(X)
         from .sources import some_rows
 
         if kept and kept["places"] is not None and kept["n_rows"] == X.shape[0]:
@@ -121,12 +126,18 @@ class NetworkData(GradientClassifier):
 
 
 def _column(codes):
-    return codes.astype(np.int32)[:, None]
+    return codes.astype(np.int32).reshape(len(codes), 1)
 
 
-def counting_rows(coded):
-    """Numbers of the rows that count."""
+def counting_rows(coded, blocks):
+    """Numbers of the rows that count; where parameters visit the blocks, how many each of them has."""
+    if blocks.scattered:
+        return np.array(blocks.map(_n_counting, rows=False))
     return np.arange(len(coded.Y)) if coded.s is None else np.flatnonzero(coded.s)
+
+
+def _n_counting(block):
+    return np.count_nonzero(np.broadcast_to(block.s, len(block.y)))
 
 
 def _take(y, places):
@@ -138,7 +149,7 @@ def _take(y, places):
 
 def warn_of_scales(X):
     """Gradient steps are as long in every column: where a few are far larger, the others are not learnt."""
-    if issparse(X) or is_blockwise(X):
+    if not isinstance(X, np.ndarray) or is_blockwise(X):
         return
     sample = np.abs(X[:: -(-X.shape[0] // LOOKED_AT)].astype(np.float64))
     sizes = sample.mean(axis=0)

@@ -14,7 +14,7 @@ from .classification import decide
 from .network_data import NetworkData
 from .network_inputs import code_categories, find_categories, fit_encoding
 from .network_presets import BATCH, RATES, settings
-from .validation import as_float, as_labels
+from .validation import as_float, as_labels, is_dask
 
 
 class NetworkTraining(NetworkData):
@@ -47,6 +47,8 @@ class NetworkTraining(NetworkData):
         """X with numbers for its categories, and those categories; ``None`` without a preset."""
         if self.preset is None:
             return X, None
+        if is_dask(X):
+            raise TypeError(f"preset={self.preset!r} encodes data in memory: call X.compute()")
         known = going_on and self.encoding_ is not None
         categories = self.encoding_.categories if known else find_categories(X, sample_weight)
         return code_categories(X, categories), categories
@@ -143,7 +145,7 @@ class NetworkTraining(NetworkData):
         """The result of training, and the name of the solver; ``course`` is (rng, rows, kept)."""
         from .blocks import single_threaded_blas
         from .solvers.driver import Control, minimize
-        from .solvers.epochs import Epochs
+        from .solvers.epochs import Epochs, Visits
         from .solvers.scipy_lbfgs import ScipyLBFGS
 
         settings = self._settings
@@ -154,7 +156,9 @@ class NetworkTraining(NetworkData):
                 solver = ScipyLBFGS(objective, self.max_fun, self.n_iter_no_change)
                 return solver.minimize(theta.astype(np.float64), control), solver.name
             rng, rows, kept = course
-            solver = Epochs(objective, self._recipe(rows.size))
+            scattered = objective.blocks.scattered
+            recipe = self._recipe(int(rows.sum()) if scattered else rows.size)
+            solver = (Visits if scattered else Epochs)(objective, recipe)
             state = self._state(solver, theta, rng, rows, kept, new_rows=n_epochs is not None)
             if settings.lr_schedule is not None and n_epochs is None:
                 state.epochs = state.epochs if state.epochs < max_iter else 0

@@ -363,7 +363,7 @@ class GDMLPClassifier(NetworkTraining):
         rng, dtype = self._generator(kept), self._dtype(X)
         theta = self._start(net, rng, dtype, going_on)
         validation = code_categories(validation[0], categories), *validation[1:]
-        rows, held_out, places = self._split(X, y, coded, validation, rng, kept)
+        rows, held_out, places = self._split(X, y, coded, validation, rng, kept, objective.blocks)
         encoding = self._encode(X, categories, rows, coded.s, going_on)
         if encoding is not None:
             objective.blocks = objective.blocks.encoded(encoding.encoder())
@@ -424,7 +424,7 @@ class GDMLPClassifier(NetworkTraining):
             dtype = self._dtype(X)
             theta = self._start(net, rng, dtype, going_on)
             if coded.s is None or coded.s.any():
-                rows = counting_rows(coded)
+                rows = counting_rows(coded, objective.blocks)
                 watch = self._watcher(None, X, y, None, None)
                 result, solver = self._train(objective, theta, (rng, rows, kept), None, watch, n_epochs=1)
                 vars(self).update(self._attributes(result.theta, net, coded, dtype), _seen=seen)

@@ -115,11 +115,6 @@ def _check_blockwise(estimator, X, reset):
 def _check_dask(estimator, X, y, prepare, reset):
     from .dask import stand_in, take
 
-    if not getattr(estimator, "takes_dask", False):
-        raise TypeError(
-            f"{type(estimator).__name__} takes no Dask collections in fit: the linear models do. Call "
-            "partial_fit for each epoch, or X.compute() if the data fit into memory"
-        )
     if y is None:
         raise ValueError(f"{type(estimator).__name__} requires y to be passed, but the target y is None")
     row, dtype = stand_in(X)
@@ -198,6 +193,14 @@ def check_finite(estimator, blocks):
         return
     assert_all_finite(X.data if issparse(X) else X, input_name="X", estimator_name=type(estimator).__name__)
     raise ValueError(TOO_LARGE)
+
+
+def check_rows_at_hand(X):
+    """Raise an error if no rows can be held out of X, which stands for a Dask collection."""
+    if not hasattr(X, "__getitem__"):
+        raise ValueError(
+            "early_stopping takes its validation rows from X only in memory: pass X_val and y_val"
+        )
 
 
 def check_weights(sample_weight, X, name="sample_weight"):

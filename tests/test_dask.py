@@ -422,6 +422,66 @@ def test_dsk_06_sorted_labels():
     assert accuracy(order) == found
 
 
+# -- networks
+
+
+EVEN = X / X.std(axis=0)
+NETWORKS = {
+    "adam": ({"max_iter": 2, "class_weight": {"a": 2.0, "b": 1.0, "c": 0.5}}, 0),
+    "lbfgs": ({"solver": "lbfgs", "alpha": 10.0, "max_iter": 6}, 1e-9),
+    "in order": ({"max_iter": 2, "shuffle": False, "solver": "sgd", "learning_rate": "invscaling"}, 0),
+    "large": ({"max_iter": 1, "hidden_layer_sizes": (250, 250), "batch_size": 400, "dropout": 0.1}, 0),
+}
+
+
+def network(**params):
+    return GDMLPClassifier(**{"hidden_layer_sizes": (5,), "random_state": 0, **params})
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("name", NETWORKS)
+def test_networks_visit_the_chunks(client, name):
+    """The same bits with and without a cluster; every row that counts takes part once in an epoch."""
+    (params, accuracy), y = NETWORKS[name], TARGETS["text"]
+    weights = np.where(np.arange(N) < 300, 0.0, WEIGHT)
+    models = [network(**params), network(**params)]
+    with dask.config.set(scheduler="sync"):
+        models[0].fit(lazy(EVEN), lazy(y), lazy(weights))
+    with client.as_current():
+        models[1].fit(lazy(EVEN), lazy(y), lazy(weights))
+    for a, b in zip(*(model.coefs_ + model.intercepts_ for model in models)):
+        assert_array_equal(a, b)
+    local = network(**params).fit(EVEN, y, weights)
+    assert models[1].t_ == local.t_ and models[1].classes_.tolist() == local.classes_.tolist()
+    if accuracy:
+        assert_allclose(models[1].loss_curve_[-1], local.loss_curve_[-1], rtol=accuracy)
+    assert_array_equal(models[1].predict(lazy(EVEN)).compute(), models[1].predict(EVEN))
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_dsk_06_networks_on_sorted_labels():
+    """Rows sorted by label in ten chunks teach a network nearly what it learns in memory. (DSK-06)"""
+    rows, y = make_classification(5000, 10, n_informative=6, n_classes=3, random_state=0)
+    order, model = np.argsort(y, kind="stable"), network(hidden_layer_sizes=(20,), max_iter=10)
+    local = clone(model).fit(rows, y).score(rows, y)
+    with dask.config.set(scheduler="sync"):
+        model.fit(da.from_array(rows[order], chunks=(500, -1)), da.from_array(y[order], chunks=500))
+    assert model.score(rows, y) > local - 0.02
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_networks_go_on(scheduler):
+    """Epochs in two fits are those of one, to the bit; held-out rows are given."""
+    y, val = TARGETS["bool"], (EVEN[:100], TARGETS["bool"][:100])
+    whole, halves = network(max_iter=4), network(max_iter=2, warm_start=True)
+    whole.fit(lazy(EVEN), lazy(y), X_val=val[0], y_val=val[1])
+    for _ in range(2):
+        halves.fit(lazy(EVEN), lazy(y), X_val=val[0], y_val=val[1])
+    assert_array_equal(whole.coefs_[0], halves.coefs_[0])
+    assert whole.loss_curve_ == halves.loss_curve_ and len(whole.validation_scores_) == 4
+    halves.partial_fit(lazy(EVEN), lazy(y))
+
+
 # -- what is refused, and how
 
 
@@ -463,7 +523,15 @@ WRONG = {
     "validation rows": (
         L(), lambda: lazy(X), LABELS, {"X_val": lazy(X), "y_val": LABELS}, TypeError, "in memory",
     ),
-    "network": (GDMLPClassifier(), lambda: lazy(X), LABELS, {}, TypeError, "takes no Dask collections in fit"),
+    "network, early stopping": (
+        GDMLPClassifier(early_stopping=True), lambda: lazy(X), LABELS, {}, ValueError, "X_val",
+    ),
+    "network, preset": (
+        GDMLPClassifier(preset="tuned"), lambda: lazy(X), LABELS, {}, TypeError, "in memory",
+    ),
+    "network, several labels": (
+        GDMLPClassifier(), lambda: lazy(X), np.eye(2, dtype=int)[LABELS * 1], {}, TypeError, "partial_fit",
+    ),
 }  # fmt: skip
 
 

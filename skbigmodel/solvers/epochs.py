@@ -15,11 +15,13 @@ from typing import NamedTuple
 import numpy as np
 
 from ..blocks import run_tasks
-from ..passes_network import Noise, Plan, Walk, run_steps, shard_gradient, shard_step, weight_of
+from ..network import make_room
+from ..passes_network import Noise, Plan, Targets, Walk, run_steps, shard_gradient, shard_step, weight_of
 from ..passes_parameters import Plain, spread_out
 
 PRODUCTS_PER_CALL = 2_000_000_000  # of rows and parameters, then Ctrl-C is heard
 PER_ROW, PER_STEP = 1_000, 60_000  # what a row and a step cost besides, in such products
+VISITS = 8  # of a block in an epoch, where the parameters travel to it
 SMALLEST_RATE = 1e-6  # at which "adaptive" gives up
 
 
@@ -82,8 +84,7 @@ class Epochs:
     def __init__(self, objective, recipe):
         self.objective, self.recipe, self.name = objective, recipe, recipe.name
         self.batch = recipe.batch_size
-        self.n_shards = objective.shards(self.batch)
-        self.plan = Plan(
+        plan = Plan(
             recipe.optimizer,
             recipe.form,
             float(recipe.alpha),
@@ -92,7 +93,10 @@ class Epochs:
             float(recipe.dropout),
             self.batch,
         )
-        self.rooms = []  # work space of the parts of a batch, made when the width of theta is known
+        blocks, n_shards = objective.blocks, objective.shards(self.batch)
+        self.steps = Steps(
+            objective.net, plan, objective.smoothing, n_shards, blocks.sparse, blocks.n_threads, []
+        )
 
     def begin(self, theta, rng, rows):
         """The state at the start, going through the given rows."""
@@ -103,15 +107,7 @@ class Epochs:
     def advance(self, state):
         """One epoch; of an interrupted one nothing remains but the order of rows, for the next."""
         walk = Walk(state.theta.copy(), state.moments.copy(), np.array([state.steps, state.key]))
-        if self.recipe.shuffle and not state.shuffled:
-            places = np.arange(state.rows.size)
-            state.rng.shuffle(places)
-            state.rows, state.shuffled = state.rows[places], True
-        total, done = 0.0, 0
-        for rows, targets, order in self._pieces(state):
-            rates = self._rates(state, done, order.size)
-            total += self._run(rows, targets, order, walk, rates)
-            done += order.size
+        walk, total, done = self._go_through(state, walk)
         state.theta, state.moments, state.steps, state.shuffled = *walk[:2], int(walk.clock[0]), False
         state.value = total / done
         state.epochs += 1
@@ -135,6 +131,19 @@ class Epochs:
             return None
         return "no_progress" if score is None else "early_stopping"
 
+    def _go_through(self, state, walk):
+        """The walk after the steps of an epoch, the sum of the losses on the way, and the rows seen."""
+        if self.recipe.shuffle and not state.shuffled:
+            places = np.arange(state.rows.size)
+            state.rng.shuffle(places)
+            state.rows, state.shuffled = state.rows[places], True
+        total, done = 0.0, 0
+        for rows, targets, order in self._pieces(state):
+            rates = self._rates(state, done, order.size, state.rows.size)
+            total += self.steps.take(rows, targets, order, walk, rates)
+            done += order.size
+        return walk, total, done
+
     def _pieces(self, state):
         """(rows, targets, order) of data that can be had at once; of others by blocks, as they come up."""
         blocks = self.objective.blocks
@@ -148,38 +157,87 @@ class Epochs:
             order = state.rows[of_row == k] - block.start
             yield block.rows, self.objective.targets(block.start, block.stop), order
 
-    def _rates(self, state, done, n_rows):
-        """Rates of the steps over so many rows, after those ``done`` in this epoch."""
+    def _rates(self, state, done, n_rows, of_all):
+        """Rates of the steps over so many rows, after those ``done`` in this epoch of so many."""
         n_steps = -(-n_rows // self.batch)
         if self.recipe.schedule is None:
             return np.full(n_steps, state.rate)
-        share = (done + self.batch * np.arange(n_steps)) / state.rows.size
+        share = (done + self.batch * np.arange(n_steps)) / of_all
         way = np.minimum((state.epochs + share) / self.recipe.horizon, 1.0)
         return state.rate * np.array([float(self.recipe.schedule(t)) for t in way])
 
-    def _run(self, rows, targets, order, walk, rates):
+
+class Visits(Epochs):
+    """Epochs over rows that lie in several places, which the parameters visit in turn.
+
+    Rows of one block are often alike. So each is visited several times in an epoch, each time for a share of
+    its rows. ``rows`` of the state are the numbers of rows in the blocks.
+    """
+
+    def _go_through(self, state, walk):
+        """As above; only the parameters, the optimizer's memory and a seed are sent."""
+        blocks, shuffle, n_rows = self.objective.blocks, self.recipe.shuffle, int(state.rows.sum())
+        seed, n_visits = (int(state.rng.randint(1 << 31)), VISITS) if shuffle else (None, 1)
+        visits, done = [], 0
+        for share in range(n_visits):
+            numbers = np.arange(state.rows.size)
+            if shuffle:
+                state.rng.shuffle(numbers)
+            for k in numbers.tolist():
+                n = len(range(share, int(state.rows[k]), n_visits))
+                if n:
+                    visits.append((k, (seed, share, n_visits), self._rates(state, done, n, n_rows)))
+                done += n
+        walk, total = blocks.relay(self.steps.visit, (walk, 0.0), visits)
+        return walk, total, done
+
+
+class Steps(NamedTuple):
+    """How steps over rows at hand are taken; it can be sent to where the rows are."""
+
+    net: object
+    plan: Plan
+    smoothing: float
+    n_shards: int  # of a batch
+    sparse: bool
+    n_threads: int
+    rooms: list  # work space of the parts of a batch, made when the width of theta is known
+
+    def visit(self, state, block, share, rates):
+        """(walk, sum of losses) after the steps over a share of the rows of a block."""
+        (walk, total), (seed, first, step) = state, share
+        rows = np.flatnonzero(np.broadcast_to(block.s, len(block.y)))
+        if seed is not None:
+            rows = np.random.default_rng([seed, block.start]).permutation(rows)
+        targets = Targets(block.y, block.s, float(self.smoothing))
+        order = np.ascontiguousarray(rows[first::step])
+        return walk, total + self.take(block.rows, targets, order, walk, rates)
+
+    def take(self, rows, targets, order, walk, rates):
         """A step for each batch; the sum of the batches' losses times their sizes."""
+        batch = self.plan.batch_size
         if not self.rooms:
-            size = -(-self.batch // self.n_shards)
-            theta = walk.theta
-            self.rooms = [self.objective.room(size, theta.dtype, theta.size) for _ in range(self.n_shards)]
+            size, theta = -(-batch // self.n_shards), walk.theta
+            for _ in range(self.n_shards):
+                self.rooms.append(make_room(self.net, size, theta.dtype, self.sparse, theta.size))
         if self.n_shards > 1:
-            return self._run_in_shards(rows, targets, order, walk, rates)
-        net, room = self.objective.net, self.rooms[0]
-        step = self.batch * (walk.theta.size + PER_ROW) + PER_STEP
+            return self._take_in_shards(rows, targets, order, walk, rates)
+        step = batch * (walk.theta.size + PER_ROW) + PER_STEP
         total, n = 0.0, max(1, PRODUCTS_PER_CALL // step)
         for k in range(0, rates.size, n):
-            part = order[k * self.batch : (k + n) * self.batch]
-            total += run_steps(net, rows, targets, part, walk, self.plan, room, rates[k : k + n])
+            part = order[k * batch : (k + n) * batch]
+            total += run_steps(
+                self.net, rows, targets, part, walk, self.plan, self.rooms[0], rates[k : k + n]
+            )
         return total
 
-    def _run_in_shards(self, rows, targets, order, walk, rates):
+    def _take_in_shards(self, rows, targets, order, walk, rates):
         """Step 2 for a large network."""
-        net, plan, n_shards, (theta, _, clock) = self.objective.net, self.plan, self.n_shards, walk
+        net, plan, n_shards, (theta, _, clock) = self.net, self.plan, self.n_shards, walk
         grads, losses, total = np.empty((n_shards, theta.size), theta.dtype), np.empty(n_shards), 0.0
         rooms = [room._replace(grad=grad) for room, grad in zip(self.rooms, grads, strict=True)]
         for k, rate in enumerate(rates):
-            batch = order[k * self.batch : (k + 1) * self.batch]
+            batch = order[k * plan.batch_size : (k + 1) * plan.batch_size]
             scale = 1.0 / weight_of(targets, batch)
             cuts = np.linspace(0, batch.size, n_shards + 1).astype(np.int64)
             key = int(clock[1] + (clock[0] << 20))
@@ -189,7 +247,7 @@ class Epochs:
                 part, noise = batch[cuts[i] : cuts[i + 1]], Noise(plan.dropout, key + (i << 50))
                 losses[i] = shard_gradient(net, rows, targets, part, layers, rooms[i], noise, scale)
 
-            run_tasks(gradient, n_shards, self.objective.blocks.n_threads)
+            run_tasks(gradient, n_shards, self.n_threads)
             penalty = shard_step(net, plan, walk, layers, grads, rate, 1.0 / scale)
             total += (losses.sum() + penalty) * batch.size
         return total
