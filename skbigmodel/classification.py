@@ -34,7 +34,7 @@ class GradientClassifier(ClassifierMixin, GradientEstimator):
 
     def _check_labelled(self, X, y, sample_weight):
         """X, y and the :class:`Labels` of a fit."""
-        X, y = check_Xy(self, X, as_labels(y))
+        X, y = self._check_rows(X, as_labels(y))
         s = check_weights(sample_weight, X)
         classes, codes = encode(y)
         self._check_classes(classes)
@@ -47,6 +47,9 @@ class GradientClassifier(ClassifierMixin, GradientEstimator):
             return X, y, Labels(classes, codes, s, of_class)
         of_class = compute_class_weight(self.class_weight, classes=classes, y=y, sample_weight=s)
         return X, y, Labels(classes, codes, _weights(of_class, codes, s), of_class)
+
+    def _check_rows(self, X, y):
+        return check_Xy(self, X, y)
 
     def _check_classes(self, classes):
         if len(classes) < 2:

@@ -12,12 +12,14 @@ import numpy as np
 from scipy.sparse import csr_array, issparse
 from sklearn.svm import SVC
 from sklearn.utils.extmath import row_norms, safe_sparse_dot
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d
 
 from .base import GradientEstimator, copy_fitted
 from .multiclass import binary_problems
 from .validation import check_finite, check_weights, check_X, is_blockwise, is_dask
 
+HARD = 1e10
 SIMILARITIES = 1 << 20  # of rows and support vectors that a prediction holds at a time
 KERNEL_ATTRIBUTES = (
     "kernel_",
@@ -32,6 +34,11 @@ STOPPED = ("callback", "interrupted")  # reasons to end the fit, and not a probl
 
 class KernelClassifier(GradientEstimator):
     """The part of a support vector classifier that knows kernels."""
+
+    @property
+    def _cost(self):
+        """C, finite also where no loss is allowed: by more than rounding that is the same."""
+        return min(self.C, HARD)
 
     # -- the fit
 
@@ -53,6 +60,28 @@ class KernelClassifier(GradientEstimator):
                 f"kernel={self.kernel!r} is not known; it must be one of {known}, a kernel object or a function"
             )
         return KERNELS[self.kernel](width(self.gamma, X, s), self.degree, self.coef0)
+
+    def _check_rows(self, X, y):
+        objects = self._objects(X)
+        if objects is None:
+            return super()._check_rows(X, y)
+        y = column_or_1d(y, warn=True)
+        check_consistent_length(objects, y)
+        check_classification_targets(y)
+        return objects, y
+
+    def _objects(self, X):
+        """Rows that are no numbers, as an array; ``None`` if they are, or the kernel is not a function."""
+        if (
+            not callable(self.kernel)
+            or hasattr(self.kernel, "similarities")
+            or not isinstance(X, (list, np.ndarray))
+        ):
+            return None
+        if isinstance(X, list) and not any(isinstance(row, (str, bytes)) for row in X):
+            return None
+        X = np.asarray(X)
+        return X if X.ndim == 1 and X.dtype.kind in "OUS" else None
 
     def _check_kernel_parameters(self, X, validation, start):
         """Refuse what only the linear kernel can do."""
@@ -79,7 +108,8 @@ class KernelClassifier(GradientEstimator):
         self._check_kernel_parameters(X, validation, start)
         X, y, labels = self._check_labelled(X, y, sample_weight)
         X = _in_memory(X)
-        check_finite(self, self._blocks(X, labels.codes, None))
+        if X.ndim == 2:
+            check_finite(self, self._blocks(X, labels.codes, None))
         if isinstance(self.kernel, str) and self.kernel == "precomputed" and X.shape[0] != X.shape[1]:
             raise ValueError(f"kernel='precomputed' needs a square matrix X, got one of shape {X.shape}")
         metadata = None if sample_weight is None else {"sample_weight": sample_weight}
@@ -113,7 +143,8 @@ class KernelClassifier(GradientEstimator):
     def _kernel_predictions(self, X):
         """Raw predictions of each problem (n_samples, n_problems), some rows at a time."""
         check_is_fitted(self)
-        X = _in_memory(check_X(self, X, reset=False, finite=True))
+        objects = self._objects(X)
+        X = _in_memory(check_X(self, X, reset=False, finite=True)) if objects is None else objects
         n_problems = len(self.intercept_)
         z = np.empty((X.shape[0], n_problems))
         step = max(1, SIMILARITIES // max(1, len(self.support_)))
@@ -152,7 +183,7 @@ class KernelClassifier(GradientEstimator):
         """A fitted :class:`~sklearn.svm.SVC`."""
         if self.multi_class_ == "ovr" and len(self.classes_) > 2:
             raise ValueError("scikit-learn's SVC fits pairs of classes: use multi_class='ovo'")
-        gamma = getattr(self.kernel_, "gamma", self.gamma)
+        gamma = getattr(getattr(self, "kernel_", None), "gamma", 1.0)  # unless it has none
         twin = SVC(C=self.C, kernel=self.kernel, gamma=gamma, degree=self.degree, coef0=self.coef0,
                    break_ties=self.break_ties, decision_function_shape=self.decision_function_shape,
                    class_weight=self.class_weight)  # fmt: skip
@@ -195,7 +226,7 @@ class Machine:
         self.source = make_source(X, self.kernel)
         self.n_threads, self.n_bytes = resolve_threads(estimator.n_jobs), 1e6 * estimator.cache_size
         self.n_classes, s = len(labels.classes), np.ones(X.shape[0]) if labels.s is None else labels.s
-        self.cost = estimator.C * s
+        self.cost = estimator._cost * s
         self.members = [np.flatnonzero((s > 0) & (self.codes == k)) for k in range(self.n_classes)]
         self.problems = binary_problems(self.n_classes, estimator._scheme())
         self.thetas = [np.zeros(1) for _ in self.problems]  # dual variables, and last the intercept
@@ -276,27 +307,40 @@ class Machine:
 
     def attributes(self):
         """Fitted attributes of the solutions so far."""
-        support = np.zeros(len(self.codes), dtype=bool)
-        for theta, index in zip(self.thetas, self.index, strict=True):
-            support[index[np.flatnonzero(theta[:-1])]] = True
-        support = np.concatenate([rows[support[rows]] for rows in self.members])
-        place = np.full(len(self.codes), -1)
-        place[support] = np.arange(len(support))
-        pairs = self.problems[0].negative is not None
-        dual = np.zeros((self.n_classes - 1 if pairs else len(self.problems), len(support)))
-        for k, (theta, rows) in enumerate(zip(self.thetas, self.index, strict=True)):
-            there = np.flatnonzero(theta[:-1])
-            index = rows[there]
-            dual[_dual_rows(self.codes[index], k, self.problems), place[index]] = theta[there]
-        given = isinstance(self.kernel, str)
-        n_support = np.bincount(self.codes[support], minlength=self.n_classes).astype(np.int32)
-        vectors = np.empty((0, 0)) if given else self.X[support]
-        if issparse(self.X):  # as SVC has it: all entries are stored
-            shape, columns = dual.shape, np.tile(np.arange(dual.shape[1]), dual.shape[0])
-            dual = csr_array((dual.ravel(), columns, np.arange(shape[0] + 1) * shape[1]), shape)
-        values = (self.kernel, support.astype(np.int32), vectors, n_support, dual, self.X.shape)
+        parts = [(rows, theta[:-1]) for theta, rows in zip(self.thetas, self.index, strict=True)]
+        known = support_attributes(self.X, self.codes, self.n_classes, self.problems, parts)
+        given = isinstance(self.kernel, str)  # "precomputed"
+        vectors = np.empty((0, 0)) if given else self.X[known["support_"]]
         intercepts = np.array([theta[-1] for theta in self.thetas])
-        return {**dict(zip(KERNEL_ATTRIBUTES, values, strict=True)), "intercept_": intercepts}
+        return {**known, "support_vectors_": vectors, "kernel_": self.kernel, "intercept_": intercepts}
+
+
+def support_attributes(X, codes, n_classes, problems, parts):
+    """The fitted attributes that tell which rows are support vectors, and their dual variables.
+
+    ``parts`` are of each problem its rows and their dual variables, those of the negative class below zero.
+    """
+    support = np.zeros(len(codes), dtype=bool)
+    for rows, beta in parts:
+        support[rows[np.flatnonzero(beta)]] = True
+    support = np.flatnonzero(support)
+    support = support[np.argsort(codes[support], kind="stable")]
+    place = np.full(len(codes), -1)
+    place[support] = np.arange(len(support))
+    pairs = problems[0].negative is not None
+    dual = np.zeros((n_classes - 1 if pairs else len(problems), len(support)))
+    for k, (rows, beta) in enumerate(parts):
+        there = np.flatnonzero(beta)
+        dual[_dual_rows(codes[rows[there]], k, problems), place[rows[there]]] = beta[there]
+    if issparse(X):  # as SVC has it: all entries are stored
+        columns = np.tile(np.arange(dual.shape[1]), dual.shape[0])
+        dual = csr_array((dual.ravel(), columns, np.arange(dual.shape[0] + 1) * dual.shape[1]), dual.shape)
+    return {
+        "support_": support.astype(np.int32),
+        "n_support_": np.bincount(codes[support], minlength=n_classes).astype(np.int32),
+        "dual_coef_": dual,
+        "shape_fit_": X.shape,
+    }
 
 
 def _dual_rows(codes, k, problems):

@@ -47,7 +47,7 @@ class LinearEstimator(SparseCoefMixin, GradientEstimator):
 
 def _shaped(value, shape, name):
     """``value`` as a finite array of that shape; a leading or trailing axis of length 1 may be missing."""
-    array = np.asarray(value, dtype=np.float64)
+    array = np.asarray(value.toarray() if issparse(value) else value, dtype=np.float64)
     if array.size != np.prod(shape) or not np.isfinite(array).all():
         raise ValueError(f"{name} must hold finite numbers and have shape {shape}, got shape {array.shape}")
     return array.reshape(shape)

@@ -43,19 +43,24 @@ def _for_and_against(z, n_classes):
         yield i, j, z[:, k]
 
 
-def count_votes(z, n_classes):
+def count_votes(z, n_classes, is_for_first=np.greater):
     """Votes for each class (n, n_classes) of raw predictions of all pairs (n, n_pairs)."""
     votes = np.zeros((len(z), n_classes))
     for i, j, pair in _for_and_against(z, n_classes):
-        votes[:, i] += pair > 0
-        votes[:, j] += pair <= 0
+        first = is_for_first(pair, 0.0)
+        votes[:, i] += first
+        votes[:, j] += ~first
     return votes
 
 
 def scores_of_pairs(z, n_classes):
-    """Votes for each class, ties broken by the sum of its raw predictions pressed into (-1/3, 1/3)."""
+    """Votes for each class, ties broken by the sum of its raw predictions pressed into (-1/3, 1/3).
+
+    A raw prediction of 0 is a vote for the first class of the pair here, and for the second one where votes
+    alone decide: scikit-learn's SVC has it so.
+    """
     sums = np.zeros((len(z), n_classes))
     for i, j, pair in _for_and_against(z, n_classes):
         sums[:, i] += pair
         sums[:, j] -= pair
-    return count_votes(z, n_classes) + sums / (3.0 * (np.abs(sums) + 1.0))
+    return count_votes(z, n_classes, np.greater_equal) + sums / (3.0 * (np.abs(sums) + 1.0))

@@ -149,7 +149,7 @@ class Box(NamedTuple):
     """The constants of a dual problem, an entry each row."""
 
     y: np.ndarray  # 1 or -1
-    cost: np.ndarray  # of a unit of loss; infinite for a hard margin
+    cost: np.ndarray  # of a unit of loss
     lo: np.ndarray
     hi: np.ndarray
     ridge: np.ndarray  # added to the diagonal of the Gram matrix; a single 0 for the hinge loss

@@ -3,7 +3,7 @@
 from numbers import Integral, Real
 
 import numpy as np
-from scipy.sparse import issparse
+from scipy.sparse import csr_array, issparse
 from sklearn.base import _fit_context
 from sklearn.callback import with_callbacks
 from sklearn.svm import LinearSVC
@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 from ._docs import documented
 from .base import blockwise, copy_fitted, streamed
 from .classification import GradientClassifier, decide, validation_accuracy
-from .kernel_classifier import KernelClassifier
+from .kernel_classifier import KernelClassifier, support_attributes
 from .linear import LinearEstimator
 from .multiclass import binary_problems, count_votes, scores_of_pairs
 from .validation import as_float, by_row, unchanged_on_error
@@ -36,7 +36,7 @@ def _needs_linear(method):
 
 
 @documented
-class GDSVC(GradientClassifier, KernelClassifier, LinearEstimator):
+class GDSVC(KernelClassifier, GradientClassifier, LinearEstimator):
     r"""Support vector machine for classification: the soft-margin classifier, at its exact optimum.
 
     For two classes it minimises, over coefficients :math:`w` and intercept :math:`b`,
@@ -61,10 +61,12 @@ class GDSVC(GradientClassifier, KernelClassifier, LinearEstimator):
     Parameters
     ----------
     C : float, default=1.0
-        Weight of the losses against the penalty: a smaller ``C`` is a stronger penalty.
+        Weight of the losses against the penalty: a smaller ``C`` is a stronger penalty. ``np.inf``, which asks
+        for a hard margin, is taken as 1e10.
     kernel : {"linear", "rbf", "poly", "sigmoid", "precomputed"}, object or function, default="linear"
         The kernel, see :mod:`skbigmodel.kernels`. ``"precomputed"`` means that ``X`` is the Gram matrix. A
-        function is called with two sets of rows and returns the matrix of their similarities.
+        function is called with two sets of rows and returns the matrix of their similarities; for it X may
+        also be a list or an array of texts or of other objects.
     loss : {"hinge", "squared_hinge"} or loss object, default="hinge"
         Loss of a row.
     degree : int, default=3
@@ -86,8 +88,8 @@ class GDSVC(GradientClassifier, KernelClassifier, LinearEstimator):
         With pairs of classes: whether ``predict`` follows the scores of ``decision_function``, and not the
         first class with the most votes.
     cache_size : float, default=200
-        Megabytes for rows of the Gram matrix that are kept, with kernels other than the linear one. It
-        changes the time, never the result.
+        Megabytes for rows of the Gram matrix that are kept, with kernels other than the linear one: it changes
+        the time, never the result. With the linear kernel, how large ``support_vectors_`` may be to be kept.
     fit_intercept : bool, default=True
         Whether there are intercepts.
     class_weight : dict, "balanced" or None, default=None
@@ -108,15 +110,18 @@ class GDSVC(GradientClassifier, KernelClassifier, LinearEstimator):
     coef_ : ndarray of shape (1, n_features), (n_classes, n_features) or (n_pairs, n_features)
         Coefficients; float32 if X is. Pairs come in the order (0, 1), (0, 2), …, (1, 2), …; a positive raw
         prediction is for the first class of a pair, for the second class where there are only two.
-        Only with the linear kernel.
+        Only with the linear kernel. As in ``SVC``, pairs fitted on sparse rows have it as a CSR array.
     intercept_ : ndarray of shape (1,), (n_classes,) or (n_pairs,)
         Intercepts; zeros without one.
     kernel_ : kernel object, function or "precomputed"
-        The kernel with its width; this and all up to ``dual_coef_`` for kernels other than the linear one.
+        The kernel with its width, for kernels other than the linear one.
     support_ : ndarray of shape (n_support,)
-        Rows that are support vectors, class by class.
+        Rows that are support vectors, class by class. This and all up to ``dual_coef_`` exist with the linear
+        kernel for the hinge loss, where the rows are in memory and the fit converged by ``"interior-point"``
+        or ``"dual"``, one of which ``"auto"`` takes.
     support_vectors_ : ndarray or CSR matrix of shape (n_support, n_features)
-        These rows; empty where the kernel is precomputed.
+        These rows; empty where the kernel is precomputed. With the linear kernel they are kept if they are
+        no larger than ``cache_size``.
     n_support_ : ndarray of shape (n_classes,)
         Support vectors of each class.
     dual_coef_ : ndarray of shape (1, n_support), (n_classes - 1, n_support) or (n_classes, n_support)
@@ -157,7 +162,7 @@ class GDSVC(GradientClassifier, KernelClassifier, LinearEstimator):
     _parameter_constraints = {
         **GradientClassifier._parameter_constraints,
         **LinearEstimator._parameter_constraints,
-        "C": [Interval(Real, 0, None, closed="neither")],
+        "C": [Interval(Real, 0, None, closed="right")],
         "kernel": [str, callable, HasMethods(["similarity", "similarities"])],
         "loss": [str, HasMethods(["value", "derivative"])],
         "degree": [Interval(Integral, 0, None, closed="left")],
@@ -279,7 +284,7 @@ class GDSVC(GradientClassifier, KernelClassifier, LinearEstimator):
         metadata = None if sample_weight is None else {"sample_weight": sample_weight}
         context = self._callback_context(X, y, metadata, len(problems))
         thetas = self._starts(X, len(problems), *start)
-        results, names = [], []
+        results, names, duals = [], [], []
         for k, blocks in enumerate(self._sources(X, labels.codes, train, problems)):
 
             def unpack(theta, k=k):
@@ -288,18 +293,41 @@ class GDSVC(GradientClassifier, KernelClassifier, LinearEstimator):
 
             score = self._scorer(held_out, classes, problems[k])
             watch = self._watcher(context, X, y, metadata, unpack)
-            result, name = self._run(self._objective(blocks), thetas[k].copy(), score, watch, k)
+            objective = self._objective(blocks)
+            result, name = self._run(objective, thetas[k].copy(), score, watch, k)
             fitted = unpack(result.theta)
             results.append(result)
             names.append(name)
+            duals.append(self._duals(X, result, objective))
         vars(self).update(fitted, solver_=names[0], class_weight_=labels.class_weight)
         self._keep_history(results)
         self._keep_starts(self._starts(X, len(problems), None, None))
-        if self.multi_class_ == "ovo":  # as the twins have it
+        if self.multi_class_ == "ovo":  # as SVC has it
             self.n_iter_ = np.array([result.n_iter for result in results], dtype=np.int32)
+            self.coef_ = csr_array(self.coef_) if issparse(X) else self.coef_
+        if all(dual is not None for dual in duals):
+            self._keep_support(X, labels, problems, duals)
         self._end_of_tasks(context, X, y, metadata)
         self._report(results)
         return self
+
+    def _duals(self, X, result, objective):
+        """Dual variables per unit of weight, where the loss leaves rows out and the rows are in memory."""
+        known = result.status == "converged" and hasattr(result.state, "duals")
+        if not known or not _is_in_memory(X) or _is_mapped(X) or objective.loss.smooth:
+            return None
+        return result.state.duals(objective)
+
+    def _keep_support(self, X, labels, problems, duals):
+        cost, parts = self._cost * (np.ones(X.shape[0]) if labels.s is None else labels.s), []
+        for problem, dual in zip(problems, duals, strict=True):
+            _, part = problem.split(labels.codes)
+            rows = np.arange(X.shape[0]) if part is None else np.flatnonzero(part)
+            parts.append((rows, cost[rows] * dual))
+        vars(self).update(support_attributes(X, labels.codes, len(labels.classes), problems, parts))
+        size = (X.data if issparse(X) else X).nbytes * len(self.support_) / X.shape[0]
+        if size <= 1e6 * self.cache_size:
+            self.support_vectors_ = X[self.support_]
 
     @available_if(_needs_linear("partial_fit"))
     @streamed
@@ -349,14 +377,13 @@ class GDSVC(GradientClassifier, KernelClassifier, LinearEstimator):
 
     def _sources(self, X, codes, s, problems):
         """The blocks of each problem in turn; the rows are shared, or those of a pair are taken out."""
-        in_memory = isinstance(X, np.ndarray) and not isinstance(X, np.memmap) or issparse(X)
         blocks = None
         for problem in problems:
             y, part = problem.split(codes)
             if part is None:
                 blocks = self._blocks(X, y, s) if blocks is None else blocks.with_targets(y)
                 yield blocks
-            elif in_memory and part.any():  # a sparse or dense copy of the pair's rows
+            elif _is_in_memory(X) and part.any():  # a sparse or dense copy of the pair's rows
                 yield self._blocks(X[part], y[part], None if s is None else s[part])
             else:
                 yield self._blocks(X, y, by_row(_weights_of, part, *([] if s is None else [s])))
@@ -378,7 +405,7 @@ class GDSVC(GradientClassifier, KernelClassifier, LinearEstimator):
         from .penalties import ElasticNet
 
         loss = self._margin_loss()
-        strength = 1.0 / (self.C * (weight or blocks.weight or 1.0))
+        strength = 1.0 / (self._cost * (weight or blocks.weight or 1.0))
         of_intercept = strength / self.intercept_scaling**2 if self.fit_intercept else 0.0
         penalty = ElasticNet(
             float(strength * self.l1_ratio), float(strength * (1 - self.l1_ratio)), False, float(of_intercept)
@@ -481,25 +508,43 @@ class GDSVC(GradientClassifier, KernelClassifier, LinearEstimator):
         return tags
 
     def to_sklearn(self):
-        """A fitted :class:`~sklearn.svm.LinearSVC`, or with a kernel :class:`~sklearn.svm.SVC`, that predicts the
-        same.
+        """A fitted :class:`~sklearn.svm.LinearSVC`, or with a kernel or for pairs of classes
+        :class:`~sklearn.svm.SVC`, that predicts the same.
 
         For exporters such as ONNX converters, which know scikit-learn's classes.
 
         Raises
         ------
         ValueError
-            If linear models of pairs of classes were fitted, or with a kernel each class against the rest:
-            scikit-learn has no such model.
+            If with a kernel each class was fitted against the rest, or linear models of pairs have no support
+            vectors: scikit-learn has no such model.
         """
         check_is_fitted(self)
         if not hasattr(self, "coef_"):
             return self._kernel_twin()
         if self.coef_.shape[0] > 1 and self.multi_class_ == "ovo":
-            raise ValueError("scikit-learn has no linear model of pairs of classes: use multi_class='ovr'")
+            if not hasattr(self, "support_vectors_"):
+                raise ValueError(
+                    "scikit-learn's model of pairs of classes needs support_vectors_, which this fit does not "
+                    "have: use multi_class='ovr'"
+                )
+            return self._kernel_twin()
         twin = LinearSVC(C=self.C, fit_intercept=self.fit_intercept, class_weight=self.class_weight)
         names = ("coef_", "intercept_", "classes_", "n_features_in_", "feature_names_in_", "n_iter_")
         return copy_fitted(self, twin, names)
+
+
+def _is_in_memory(X):
+    return isinstance(X, np.ndarray) and not isinstance(X, np.memmap) or issparse(X)
+
+
+def _is_mapped(X):
+    """Whether an array is one of a file, or a view of such a one."""
+    while isinstance(X, np.ndarray):
+        if isinstance(X, np.memmap):
+            return True
+        X = X.base
+    return False
 
 
 def _weights_of(part, s=1.0):

@@ -9,13 +9,19 @@ import numpy as np
 from scipy.sparse import issparse
 from sklearn.utils import assert_all_finite, check_array, check_consistent_length
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import _check_sample_weight, column_or_1d, validate_data
+from sklearn.utils.validation import (
+    _check_sample_weight,
+    check_non_negative,
+    column_or_1d,
+    validate_data,
+)
 
 TOO_LARGE = (
     "X holds values too large for floating-point arithmetic: scale the features, for example with "
     "StandardScaler"
 )
 FLOATS = (np.float64, np.float32)
+NO_WEIGHT = "Invalid input - all samples have zero or negative weights."
 
 
 class NotFinite(ArithmeticError):
@@ -217,15 +223,14 @@ def check_weights(sample_weight, X, name="sample_weight"):
         return _check_column_of_weights(sample_weight, X, name)
     try:
         rows = np.broadcast_to(0.0, (X.shape[0], 1))
-        s = _check_sample_weight(
-            sample_weight, rows, dtype=np.float64, ensure_non_negative=True, allow_all_zero_weights=True
-        )
+        s = _check_sample_weight(sample_weight, rows, dtype=np.float64, allow_all_zero_weights=True)
+        if not (s > 0.0).any():
+            raise ValueError(NO_WEIGHT)
+        check_non_negative(s, "`sample_weight`")
     except (ValueError, TypeError) as error:
         raise ValueError(
             str(error) if "sample_weight" in str(error) and name == "sample_weight" else f"{name}: {error}"
         ) from error
-    if not s.any():
-        raise ValueError(f"{name}: all weights are zero, so no row counts")
     return None if (s == 1.0).all() else s  # the same fit, bit for bit
 
 
@@ -236,7 +241,7 @@ def _check_column_of_weights(sample_weight, X, name):
     s = column(X, given, name, _checked_weights)
     sums, ones = zip(*s.collect(_sum_and_ones), strict=True)
     if not any(sums):
-        raise ValueError(f"{name}: all weights are zero, so no row counts")
+        raise ValueError(f"{name}: {NO_WEIGHT}")
     return None if all(ones) else s
 
 

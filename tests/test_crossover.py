@@ -12,6 +12,7 @@ from skbigmodel.blocks import make_blocks
 from skbigmodel.losses import AbsoluteError, Hinge, Quantile
 from skbigmodel.objective import LinearObjective
 from skbigmodel.penalties import ElasticNet
+from skbigmodel.solvers import few_rows
 from skbigmodel.solvers.crossover import KINK, cross_over, crossing, sides_of
 from skbigmodel.solvers.dual import DualCoordinateDescent
 from skbigmodel.solvers.driver import Control, Settings, minimize
@@ -191,3 +192,30 @@ def test_crossing():
     assert [crossing(values, weights, level) for level in (0.0, 1.0, 2.0, 2.5, 3.0, 4.0)] == [
         1.0, 1.0, 1.5, 2.0, 2.5, 3.0
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("loss", [Hinge(), AbsoluteError(), Quantile(0.3)], ids=str)
+@pytest.mark.parametrize("intercept", INTERCEPTS)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_few_rows(monkeypatch, layout, intercept, loss):
+    """The solution from a guess is exact, and that of interior points; with few steps there is none."""
+    X, y, s = data(80, 4, loss)
+    objective = make(LAYOUTS[layout](X), y, loss, intercept, 0.05, s)
+
+    def solve():
+        solver = InteriorPoint(objective, Settings(1e-8))
+        return minimize(solver, np.zeros(objective.n_params), Control(100, 1e-8))
+
+    guessed = solve()
+    assert guessed.state.gap == 0.0 and (guessed.n_iter == 1 or not isinstance(loss, Hinge))
+    monkeypatch.setattr(few_rows, "FEW_ROWS", 0)
+    usual = solve()
+    assert usual.n_iter > 1
+    assert_allclose(guessed.theta, usual.theta, atol=1e-10)
+    duals = (s * result.state.duals(objective) for result in (guessed, usual))
+    assert_allclose(*duals, atol=1e-8)
+    monkeypatch.setattr(few_rows, "FEW_ROWS", 1000)
+    monkeypatch.setattr(few_rows, "WORK", 100)
+    hard = solve()
+    assert hard.n_iter == usual.n_iter
+    assert_allclose(hard.theta, usual.theta, atol=0)

@@ -514,7 +514,7 @@ WRONG = {
         L(), lambda: lazy(X), LABELS, {"sample_weight": -WEIGHT}, ValueError, "Negative values in .*weight",
     ),
     "zero weights": (
-        L(), lambda: lazy(X), LABELS, {"sample_weight": 0 * WEIGHT}, ValueError, "all weights are zero",
+        L(), lambda: lazy(X), LABELS, {"sample_weight": 0 * WEIGHT}, ValueError, "all samples have zero",
     ),
     "text": (R(), lambda: lazy(X.astype(str)), SCORE, {}, TypeError, "not numeric"),
     "one dimension": (R(), lambda: lazy(SCORE), SCORE, {}, ValueError, "Reshape your data"),

@@ -39,6 +39,10 @@ def make(intercept="free", **params):
     return GDSVC(intercept_scaling=SCALINGS[intercept], **params)
 
 
+def dense(A):
+    return A.toarray() if sparse.issparse(A) else A
+
+
 def objective(model, X, y, s=None, coef=None, intercept=None):
     """What a binary model minimises, once more in NumPy, at its own or other parameters."""
     w = np.ravel(model.coef_ if coef is None else coef).astype(float)
@@ -249,7 +253,7 @@ def test_pairs_of_classes(n_classes, layout):
     s = np.random.default_rng(0).integers(0, 3, len(y))
     model = GDSVC(multi_class="ovo", tol=1e-8).fit(LAYOUTS[layout](X), y, s)
     twin = SVC(kernel="linear", tol=1e-10).fit(X, y, s)
-    assert_allclose(model.coef_, twin.coef_, atol=1e-5)
+    assert_allclose(dense(model.coef_), twin.coef_, atol=1e-5)
     assert_allclose(model.intercept_, twin.intercept_, atol=1e-5)
     assert model.n_iter_.shape == twin.n_iter_.shape
     for shape in ("ovr", "ovo"):
@@ -266,8 +270,63 @@ def test_pairs_of_classes(n_classes, layout):
         one.set_params(decision_function_shape="ovr")
     assert_array_equal(model.predict(X), twin.predict(X))
     assert_array_equal(model.predict(X), model.decision_function(X).argmax(axis=1))
+    other = model.to_sklearn()
+    assert isinstance(other, SVC)
+    assert_allclose(other.decision_function(X), model.decision_function(X), atol=1e-9)
     with pytest.raises(ValueError, match="multi_class='ovr'"):
-        model.to_sklearn()
+        model.set_params(cache_size=1e-6).fit(X, y).to_sklearn()
+
+
+@pytest.mark.parametrize("solver, n_classes", [("auto", 2), ("auto", 3), ("dual", 2)])
+@every_layout
+def test_support_vectors(layout, solver, n_classes):
+    """SVC(kernel="linear"): support vectors and dual variables, with weights; coefficients as it keeps them."""
+    X, y = data(100, n_classes=n_classes)
+    X, s = LAYOUTS[layout](X), np.random.default_rng(0).integers(1, 3, len(y))
+    model = GDSVC(multi_class="ovo", solver=solver).fit(X, y, s)
+    twin = SVC(kernel="linear", tol=1e-10).fit(X, y, s)
+    assert_array_equal(model.support_, twin.support_)
+    assert_array_equal(model.n_support_, twin.n_support_)
+    assert_array_equal(dense(model.support_vectors_), dense(twin.support_vectors_))
+    # of SVC they are no nearer to the optimum
+    assert_allclose(dense(model.dual_coef_), dense(twin.dual_coef_), atol=1e-4)
+    for name in ("support_vectors_", "dual_coef_", "coef_"):
+        assert sparse.issparse(getattr(model, name)) == sparse.issparse(getattr(twin, name))
+
+
+def test_support_vectors_of_one_against_the_rest():
+    """The coefficients are the sums of the support vectors."""
+    X, y = data(100, n_classes=3)
+    model = GDSVC(intercept_scaling=1.0).fit(X, y)
+    assert model.dual_coef_.shape == (3, model.n_support_.sum())
+    assert_allclose(model.dual_coef_ @ model.support_vectors_, model.coef_, atol=1e-12)
+    assert_allclose(model.dual_coef_.sum(axis=1), model.intercept_, atol=1e-12)
+
+
+def test_where_support_vectors_are_not_kept(tmp_path):
+    """They may take no more than cache_size; rows in a file stay there; other losses and ends have none."""
+    X, y = data(100)
+    small = GDSVC(cache_size=1e-6).fit(X, y)
+    assert len(small.support_) == small.dual_coef_.shape[1] and not hasattr(small, "support_vectors_")
+    mapped = np.memmap(tmp_path / "X", np.float64, "w+", shape=X.shape)
+    mapped[:] = X
+    assert not hasattr(GDSVC().fit(mapped, y), "support_")
+    model = GDSVC(kernel="rbf").fit(X, y).set_params(kernel="linear", loss="squared_hinge").fit(X, y)
+    assert not any(hasattr(model, name) for name in ("kernel_", "support_", "dual_coef_"))
+    with pytest.warns(ConvergenceWarning):
+        model = GDSVC(solver="interior-point", max_iter=1).fit(*data(1200))
+    assert not hasattr(model, "support_")
+
+
+@pytest.mark.parametrize("kernel", ["linear", "rbf"])
+def test_hard_margin(kernel):
+    """C=inf: the largest margin of classes that can be told apart, as SVC has it."""
+    X, y = load_iris(return_X_y=True)
+    X, y = X[:100], y[:100]
+    model = GDSVC(C=np.inf, kernel=kernel, gamma=0.5).fit(X, y)
+    twin = SVC(C=np.inf, kernel=kernel, gamma=0.5, tol=1e-10).fit(X, y)
+    assert_allclose(model.decision_function(X), twin.decision_function(X), atol=1e-5)
+    assert_allclose(np.abs(model.decision_function(X)).min(), 1.0, atol=1e-6)
 
 
 def test_votes():
@@ -277,6 +336,9 @@ def test_votes():
     assert_array_equal(count_votes(z, 3), [[1, 1, 1], [2, 0, 1]])
     sums = np.array([[-1.0, 2.0, -1.0], [3.0, -3.0, 0.0]])
     assert_allclose(scores_of_pairs(z, 3), count_votes(z, 3) + sums / (3 * (abs(sums) + 1)))
+    zero = np.zeros((1, 3))  # as in SVC, votes alone are for the second of a pair, and scores for the first
+    assert_array_equal(count_votes(zero, 3), [[0, 1, 2]])
+    assert_array_equal(scores_of_pairs(zero, 3), [[2, 1, 0]])
 
 
 # -- the rest of the contract ----------------------------------------------------------------------
@@ -314,7 +376,7 @@ def test_calibrated_probabilities():
     ({"kernel": "rfb"}, "kernel='rfb'"),
     ({"loss": "log_loss"}, "'hinge', 'squared_hinge'"),
     ({"C": 0.0}, "'C'"),
-    ({"C": np.inf}, "'C'"),
+    ({"C": np.nan}, "'C'"),
     ({"intercept_scaling": 0.0}, "'intercept_scaling'"),
     ({"multi_class": "crammer_singer"}, "'multi_class'"),
     ({"solver": "newton"}, "the loss has kinks.*'interior-point', 'dual'"),

@@ -413,7 +413,8 @@ def test_from_one_kernel_to_another():
     X, y = data(80)
     model = GDSVC(kernel="rbf").fit(X, y)
     model.set_params(kernel="linear").fit(X, y)
-    assert not hasattr(model, "dual_coef_") and model.coef_.shape == (1, 4)
+    assert not hasattr(model, "kernel_") and model.coef_.shape == (1, 4)
+    assert model.support_vectors_.shape == (model.dual_coef_.shape[1], 4)
     assert_array_equal(model.predict(X), GDSVC().fit(X, y).predict(X))
     model.set_params(kernel="rbf").fit(X, y)
     assert not hasattr(model, "coef_")
@@ -476,6 +477,24 @@ def test_order_within_sparse_rows():
     one, other = GDSVC(kernel="rbf").fit(ordered, y), GDSVC(kernel="rbf").fit(turned, y)
     assert_allclose(other.decision_function(turned), one.decision_function(ordered), atol=1e-12)
     assert_array_equal(turned.indices, before)
+
+
+def test_kernel_of_texts():
+    """A function takes rows that are no numbers: the machine is that of their Gram matrix."""
+
+    def common(A, B):
+        return np.array([[sum(min(a.count(c), b.count(c)) for c in "abc") for b in B] for a in A], float)
+
+    texts, y = ["ab", "abb", "c", "ccb", "aab", "cc", "bbc", "aa"], [0, 0, 1, 1, 0, 1, 1, 0]
+    model = GDSVC(kernel=common).fit(texts, y)
+    K = common(texts, texts)
+    given = GDSVC(kernel="precomputed").fit(K, y)
+    assert_allclose(model.decision_function(texts), given.decision_function(K), atol=1e-12)
+    assert_array_equal(model.support_vectors_, np.array(texts)[given.support_])
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        model.fit(texts, y[1:])
+    with pytest.raises(ValueError, match="could not convert string"):
+        GDSVC(kernel="rbf").fit(texts, y)
 
 
 @pytest.mark.parametrize("multi_class", ["ovo", "ovr"])

@@ -6,8 +6,8 @@ Of each row only one thing matters: whether it lies on one side of the kink, on 
 
 are linear equations, and Σ a = 0 for a free intercept. Each round
 
-1. solves them, by a QR decomposition of the rows at the kink, where of those that depend on others the dual
-   variables stay as they were; for sparse rows by conjugate gradients;
+1. solves them for what the dual variables lack, by a QR decomposition of the rows at the kink, where those of
+   rows that depend on others stay as they were; for sparse rows by conjugate gradients;
 2. moves off the kink the rows whose dual variable leaves its bounds, or that the equations of the others keep
    away from it; and onto it those that turn out to lie on the other side than was assumed.
 
@@ -272,30 +272,25 @@ class System:
         X, target, m, p = self.X, self.kinks.target, self.kinks.m, self.objective.n_features
         B = X * self.scale[:p]  # coefficients in units in which the ridge is 1
         centre = B.mean(axis=0) if self.free else np.zeros(p)
-        B -= centre
+        centred = B - centre
         total = extra = 0.0  # the square of a further column; where the intercept is free, its dual is known
         if self.objective.fit_intercept:
-            extra = ((B * B).sum() / len(B) or 1.0) if self.free else self.scale[p] ** 2
-        R, order = _independent(np.vstack([B.T, np.full(len(B), np.sqrt(extra))]))
-        kept, rest = order[: len(R)], order[len(R) :]
-        a_rest = m[rest] * d[rest]
-        known = self.base[: len(self.scale)] * self.scale
-        known[:p] += self.scale[:p] * (X[rest].T @ a_rest)
-        right = target[kept] - X[kept] @ (self.scale[:p] * known[:p])
+            extra = ((centred * centred).sum() / len(B) or 1.0) if self.free else self.scale[p] ** 2
+        R, order = _independent(np.vstack([centred.T, np.full(len(B), np.sqrt(extra))]))
+        kept = order[: len(R)]
+        theta = self._parameters(self.base[: len(self.scale)] * self.scale, B, m * d, X[kept], target[kept])
         if self.free:
-            total = -(self.base[-1] + a_rest.sum())
-            right += (extra - B[kept] @ centre) * total
-            known[:p] += centre * total
-        elif self.objective.fit_intercept:
-            known[p] += self.scale[p] * a_rest.sum()
-            right -= self.scale[p] * known[p]
-        a = self._multipliers(R, right, total)
-        d[kept] = a / m[kept]
-        theta = self._parameters(known, B[kept], a, X[kept], target[kept])
-        for _ in range(REFINEMENTS):  # the sums of the dual variables lose digits that the equations have
+            total = -(self.base[-1] + (m * d).sum())
+        for k in range(1 + REFINEMENTS):  # sums of the dual variables lose digits that the equations have
             left = target[kept] - X[kept] @ theta[:p] - theta[p:].sum()
-            a = self._multipliers(R, left, 0.0)
-            theta = self._parameters(known, B[kept], a, X[kept], target[kept])
+            if self.free:
+                left += (extra - centred[kept] @ centre) * total
+            change = self._multipliers(R, left, total)
+            known = theta[: len(self.scale)] / self.scale
+            theta = self._parameters(known, B[kept], change, X[kept], target[kept])
+            if k == 0:
+                d[kept] += change / m[kept]
+            total = 0.0
         return theta
 
     def _multipliers(self, R, right, total):

@@ -34,10 +34,10 @@ from .coordinates import column_moments
 from .crossover import KINK, cross_over, crossing, sides_of
 from .pieces import PieceModel
 
-NEAR = 0.01  # relative gap at which step 3 is tried
+NEAR = 0.5  # relative gap at which step 3 is tried
 SHARES = 0.01, 0.3  # of the gradient at the last look, between which the next one is taken
 MAX_SWEEPS = 30  # between two looks
-NEAR = 0.5  # gradient, in units of the centre's move, at which the centre moves
+SETTLED = 0.5  # gradient, in units of the centre's move, below which the centre moves
 PATIENCE = 60  # looks without progress after which rounding is to blame
 
 
@@ -57,6 +57,14 @@ class State:
     waited: int = 0
     count: int = 0  # sweeps
     stalled: bool = False
+    feasible: np.ndarray | None = None  # the dual variables of theta, where the intercept is free
+
+    def duals(self, objective):
+        """Dual variables of all rows per unit of weight, with the signs of the classes."""
+        blocks = objective.blocks
+        m = (np.ones(blocks.n_rows) if blocks.s is None else blocks.s) / blocks.weight
+        a = self.a if self.feasible is None else self.feasible
+        return (2.0 * blocks.y - 1.0) * np.divide(a, m, out=np.zeros_like(m), where=m > 0)
 
 
 class DualCoordinateDescent:
@@ -186,10 +194,10 @@ class DualCoordinateDescent:
         theta = state.point.copy()
         if self.free:
             move = self.margin.scale_b * mass
-            if state.violation <= NEAR * abs(move):
+            if state.violation <= SETTLED * abs(move):
                 state.centre += move
             state.point[-1] = state.centre + move
-            a = self._feasible(a, mass)
+            a = state.feasible = self._feasible(a, mass)
             theta = self._lead(a)[0]
         dual = a.sum() - objective.penalty_value(theta)
         if self.margin.bend > 0.0:

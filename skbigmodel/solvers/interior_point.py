@@ -19,6 +19,8 @@ Each iteration
 6. with an l2 penalty and one piece a row, once the gap is small, crosses over to the exact solution if it can
    (see ``crossover``).
 
+Few rows may need none of this: ``few_rows`` guesses the solution, from which step 6 is tried at once.
+
 Columns are seen in centred and scaled coordinates, so their units do not matter. For d within its bounds
 and any theta,
 
@@ -45,7 +47,8 @@ from .. import passes_piecewise as passes
 from ..blocks import add_sums
 from ..validation import NotFinite
 from .coordinates import Coordinates
-from .crossover import cross_over
+from .crossover import Point, cross_over
+from .few_rows import Guess, are_few, guesses
 from .normal_equations import ColumnSystem, RowSystem
 from .pieces import Facts, PieceModel, complementarity, pulls, size_of_errors, stiffness
 
@@ -75,6 +78,18 @@ class State:
     best_optimality: float = np.inf
     waited: int = 0  # iterations without a new best
     stalled: bool = False
+    # of the exact solution: rows at the kink, their dual variables, and the sides of all rows, as ``crossover``
+    # has them
+    exact: tuple | None = None
+
+    def duals(self, objective):
+        """Dual variables of all rows per unit of weight; ``None`` where the solution is not exact."""
+        if self.exact is None:
+            return None
+        blocks, (index, d, sides) = objective.blocks, self.exact
+        model = PieceModel(objective.loss, blocks.weight, objective.fit_intercept)
+        point = Point(model, objective.n_params, self.theta, index, d, 0.0, 0)
+        return np.concatenate(blocks.map(point.duals, sides, rows=False))
 
 
 class InteriorPoint:
@@ -85,7 +100,7 @@ class InteriorPoint:
 
     def __init__(self, objective, settings):
         self.objective, self.coordinates = objective, Coordinates(objective)
-        blocks = objective.blocks
+        self.tol, blocks = settings.tol, objective.blocks
         self.ridge = objective.curvature_of_penalty() * self.coordinates.scale**2
         self.model = PieceModel(objective.loss, blocks.weight, objective.fit_intercept)
         self.facts = blocks.reduce(self.model.facts, Facts.joined, rows=False)
@@ -116,6 +131,10 @@ class InteriorPoint:
         if not np.isfinite(value):
             raise NotFinite
         point = self.coordinates.enter(theta.astype(np.float64))
+        if self.exact and are_few(objective.blocks):
+            state = State(theta, value, point, [], [])
+            if self._guess(state):
+                return state
         if self.system is ColumnSystem:
             fit = self._least_squares()
             if objective.value_grad(self.coordinates.leave(fit))[0] < value:
@@ -131,6 +150,18 @@ class InteriorPoint:
         self._measure(state, self._look(state), np.abs(point))
         state.value = value
         return state
+
+    def _guess(self, state):
+        """Whether the exact solution of few rows was guessed, which is then that of the state."""
+        blocks = self.objective.blocks
+        rows = [np.concatenate(parts) for parts in zip(*blocks.map(self.model.one, rows=False), strict=True)]
+        for d, at_kink in guesses(self.objective, *rows):
+            guess = Guess(self.model, d, at_kink)
+            sides = blocks.keep(guess.sides, rows=False)
+            self._cross_over(state, sides, blocks.map(guess.kinks, sides, rows=False))
+            if state.exact is not None and state.gap == 0.0 and state.optimality <= self.tol:
+                return True
+        return False
 
     def _least_squares(self):
         system = ColumnSystem(self.objective, self.coordinates, self.model.row_weights, self.ridge)
@@ -152,7 +183,9 @@ class InteriorPoint:
     # -- the iteration
 
     def advance(self, state):
-        """One predictor-corrector step."""
+        """One predictor-corrector step; nothing where the solution was guessed."""
+        if not state.rows:
+            return
         blocks, p = self.objective.blocks, self.objective.n_features
         diagonal = self.ridge.copy()
         for part in state.coefs:
@@ -174,14 +207,13 @@ class InteriorPoint:
         state.point = self._settled(state, state.point + primal * direction)  # 5
         self._measure(state, self._look(state, primal, dual), np.abs(direction))
         if self.exact and state.gap <= NEAR * abs(state.value):
-            self._cross_over(state)  # 6
+            sides = blocks.keep(partial(self.model.sides, self.spread), state.rows, rows=False)
+            self._cross_over(state, sides, blocks.map(self.model.kinks, state.rows, sides, rows=False))  # 6
 
-    def _cross_over(self, state):
+    def _cross_over(self, state, sides, at_kink):
         """Report the exact solution instead of the iterate, which stays what the next step begins with."""
         objective, blocks = self.objective, self.objective.blocks
         size = np.abs(self.coordinates.mean) + 1.0 / self.coordinates.scale[: objective.n_features]
-        sides = blocks.keep(partial(self.model.sides, self.spread), state.rows, rows=False)
-        at_kink = blocks.map(self.model.kinks, state.rows, sides, rows=False)
         found = cross_over(objective, self.model, sides, at_kink, size)
         if found is None:
             return
@@ -194,6 +226,7 @@ class InteriorPoint:
         if gap < state.gap:
             state.theta, state.value, state.optimality = theta, value, float(np.abs(residual).max())
             state.gap = float(gap) if gap > self._rounding(theta) else 0.0
+            state.exact = solution.index, solution.d, sides
 
     def _direction(self, state, system, mu, bend):
         """Steps 2 and 4: the direction of the point, and how far it and the dual variables can go."""

@@ -95,14 +95,13 @@ class WorkingSet:
     def __init__(self, problem, settings):
         self.problem, self.tol = problem, settings.tol
         self.rows = problem.rows
-        hard = np.isinf(problem.box.cost).any()
-        self.unit = 1.0 if hard else float(problem.box.cost.sum())
+        self.unit = float(problem.box.cost.sum())
 
     def init(self, theta):
         """The start ``theta``, or where that is 0, the one that a rough solution predicts."""
         beta, problem = theta[:-1].astype(np.float64), self.problem
         n = len(beta)
-        if not beta.any() and self.rows.whole is None and np.isfinite(problem.box.cost).all():
+        if not beta.any() and self.rows.whole is None:
             beta = self._predicted()
         elif problem.balanced:
             balance(beta, np.abs(beta))
