@@ -88,8 +88,8 @@ class GDSVC(KernelClassifier, GradientClassifier, LinearEstimator):
         With pairs of classes: whether ``predict`` follows the scores of ``decision_function``, and not the
         first class with the most votes.
     cache_size : float, default=200
-        Megabytes for rows of the Gram matrix that are kept, with kernels other than the linear one: it changes
-        the time, never the result. With the linear kernel, how large ``support_vectors_`` may be to be kept.
+        Megabytes for rows of the Gram matrix that are kept, with kernels other than the linear one. It
+        changes the time, never the result.
     fit_intercept : bool, default=True
         Whether there are intercepts.
     class_weight : dict, "balanced" or None, default=None
@@ -116,12 +116,12 @@ class GDSVC(KernelClassifier, GradientClassifier, LinearEstimator):
     kernel_ : kernel object, function or "precomputed"
         The kernel with its width, for kernels other than the linear one.
     support_ : ndarray of shape (n_support,)
-        Rows that are support vectors, class by class. This and all up to ``dual_coef_`` exist with the linear
-        kernel for the hinge loss, where the rows are in memory and the fit converged by ``"interior-point"``
-        or ``"dual"``, one of which ``"auto"`` takes.
+        Rows that are support vectors, class by class. This and all up to ``dual_coef_`` belong to kernels. A
+        linear machine is small without them: it keeps them, as ``SVC`` does, with ``multi_class="ovo"``, where
+        the loss is the hinge, the rows are in memory and the fit converged by ``"interior-point"`` or
+        ``"dual"``, one of which ``"auto"`` takes.
     support_vectors_ : ndarray or CSR matrix of shape (n_support, n_features)
-        These rows; empty where the kernel is precomputed. With the linear kernel they are kept if they are
-        no larger than ``cache_size``.
+        These rows; empty where the kernel is precomputed.
     n_support_ : ndarray of shape (n_classes,)
         Support vectors of each class.
     dual_coef_ : ndarray of shape (1, n_support), (n_classes - 1, n_support) or (n_classes, n_support)
@@ -312,9 +312,10 @@ class GDSVC(KernelClassifier, GradientClassifier, LinearEstimator):
         return self
 
     def _duals(self, X, result, objective):
-        """Dual variables per unit of weight, where the loss leaves rows out and the rows are in memory."""
-        known = result.status == "converged" and hasattr(result.state, "duals")
-        if not known or not _is_in_memory(X) or _is_mapped(X) or objective.loss.smooth:
+        """Dual variables per unit of weight, where support vectors are kept and these are known."""
+        if self.multi_class != "ovo" or not _is_in_memory(X) or _is_mapped(X) or objective.loss.smooth:
+            return None
+        if result.status != "converged" or not hasattr(result.state, "duals"):
             return None
         return result.state.duals(objective)
 
@@ -325,9 +326,7 @@ class GDSVC(KernelClassifier, GradientClassifier, LinearEstimator):
             rows = np.arange(X.shape[0]) if part is None else np.flatnonzero(part)
             parts.append((rows, cost[rows] * dual))
         vars(self).update(support_attributes(X, labels.codes, len(labels.classes), problems, parts))
-        size = (X.data if issparse(X) else X).nbytes * len(self.support_) / X.shape[0]
-        if size <= 1e6 * self.cache_size:
-            self.support_vectors_ = X[self.support_]
+        self.support_vectors_ = X[self.support_]
 
     @available_if(_needs_linear("partial_fit"))
     @streamed
