@@ -413,7 +413,8 @@ class ArrayBlocks(Blocks):
 def block_rows(X):
     """Rows of a block that is read from elsewhere."""
     entries = X.nnz // max(1, X.shape[0]) if is_sparse(X) else int(np.prod(X.shape[1:]))
-    return max(1, SLICE_BYTES // (8 * max(1, entries)))
+    size = SLICE_BYTES // 4 if getattr(X, "from_map", False) else SLICE_BYTES
+    return max(1, size // (8 * max(1, entries)))
 
 
 def pieces(X):
@@ -509,4 +510,5 @@ def in_slices(function, X):
         part = function(as_matrix(block.rows, X.shape[1]))
         out = np.empty((X.shape[0], *part.shape[1:]), part.dtype) if out is None else out
         out[block.start : block.stop] = part
+        del block  # its rows are freed before the next are read
     return out

@@ -6,6 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy.sparse import issparse
 from sklearn.model_selection import train_test_split
+from sklearn.model_selection._split import _validate_shuffle_split
+from sklearn.utils.extmath import _approximate_mode
 from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import check_array, check_consistent_length
 
@@ -104,12 +106,7 @@ class NetworkData(GradientClassifier):
             places = kept["places"]
             rows = rows[~np.isin(rows, places)]
         else:
-            rows, places = train_test_split(
-                rows,
-                random_state=rng,
-                test_size=self.validation_fraction,
-                stratify=coded.Y[rows].astype(bool) if coded.n_outputs == 1 else None,
-            )
+            rows, places = _cut(rows, coded, self.validation_fraction, rng, self.early_stopping)
         if len(places) < 2:
             raise ValueError(
                 "The validation set is too small. Increase 'validation_fraction' or the size of your dataset."
@@ -138,6 +135,39 @@ def counting_rows(coded, blocks):
 
 def _n_counting(block):
     return np.count_nonzero(np.broadcast_to(block.s, len(block.y)))
+
+
+def _cut(rows, coded, fraction, rng, insist):
+    """``train_test_split`` of the numbers of rows, stratified for two classes; a preset does not insist on it."""
+    if coded.n_outputs > 1 or not insist and np.bincount(coded.Y[rows, 0]).min() < 2:
+        return train_test_split(rows, random_state=rng, test_size=fraction)
+    return [rows[places] for places in _stratified(coded.Y[rows, 0], fraction, rng)]
+
+
+def _stratified(codes, fraction, rng):
+    """Places of the training and of the test rows as scikit-learn draws them, in arrays alone.
+
+    Its own function makes Python numbers, 70 bytes for each row, where a row of a file may have less.
+    """
+    sizes = _validate_shuffle_split(len(codes), fraction, None)
+    counts = np.bincount(codes)
+    if counts.min() < 2:
+        raise ValueError(
+            "The least populated classes in y have only 1 member, too few to hold rows of each class out: "
+            "pass X_val and y_val"
+        )
+    if min(sizes) < len(counts):
+        raise ValueError(
+            f"The validation set is too small: {sizes[1]} of {len(codes)} rows for {len(counts)} classes. "
+            "Increase 'validation_fraction' or the size of your dataset."
+        )
+    training = _approximate_mode(counts, sizes[0], rng)
+    testing = _approximate_mode(counts - training, sizes[1], rng)
+    members = np.split(np.argsort(codes, kind="stable"), np.cumsum(counts)[:-1])
+    drawn = [each[rng.permutation(each.size)] for each in members]
+    parts = [each[:n] for each, n in zip(drawn, training, strict=True)]
+    others = [each[n : n + m] for each, n, m in zip(drawn, training, testing, strict=True)]
+    return [rng.permutation(np.concatenate(part)) for part in (parts, others)]
 
 
 def _take(y, places):

@@ -17,7 +17,7 @@ from scipy.sparse import csr_matrix, issparse, load_npz, vstack
 from .blocks import block_rows, is_sparse
 from .mapping import mapped
 from .reading import ReadAhead
-from .validation import is_blockwise
+from .validation import is_blockwise, is_mapped
 
 SMALL_GAP = 64  # rows between two that are wanted
 LOOKED_AT = 100  # rows that tell what a transformer makes
@@ -102,6 +102,8 @@ class SelectedRows(Rows):
         Numbers of the rows, negative ones from the end, or which ones.
     """
 
+    from_map = False  # then they are picked one by one, and small slices take no longer than large ones
+
     def __init__(self, X, rows):
         rows = np.asarray(rows)
         if rows.dtype == bool:
@@ -125,7 +127,11 @@ class SelectedRows(Rows):
 
 def some_rows(X, rows):
     """Rows of those numbers: a copy of what is in memory, a source of what is not."""
-    return SelectedRows(X, rows) if isinstance(X, np.memmap) or is_blockwise(X) else X[rows]
+    if not (is_mapped(X) or is_blockwise(X)):
+        return X[rows]
+    chosen = SelectedRows(X, rows)
+    chosen.from_map = is_mapped(X)
+    return chosen
 
 
 def take_rows(X, rows):

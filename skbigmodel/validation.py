@@ -63,6 +63,13 @@ def is_dask(X):
     return hasattr(X, "__dask_graph__")
 
 
+def is_mapped(X):
+    """Whether X is a memory map, or an array that shows one, as checks make it."""
+    while isinstance(X, np.ndarray) and not isinstance(X, np.memmap):
+        X = X.base
+    return isinstance(X, np.memmap)
+
+
 def check_X(estimator, X, reset, finite=False):
     """X as an array (C order) or CSR matrix of float32 or float64, or as it is where it is read block by
     block.

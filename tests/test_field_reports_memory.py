@@ -199,6 +199,25 @@ def test_mem_11_a_memmap_is_read_in_blocks(measured, uniform_file, model):
     assert max(used) < 24, used
 
 
+def test_mem_11_networks_hold_rows_out_where_they_lie(measured, uniform_file):
+    """MEM-11: validation rows are read from the map, and no Python number is made for a row."""
+    used = measured(
+        """
+        from skbigmodel import GDMLPClassifier
+        X, used = np.load(sys.argv[2], mmap_mode="r"), []
+        y = (X[:, 0] + X[:, 1] / 8 > 0.5).astype(int)
+        for params in ({"early_stopping": True}, {"preset": "tuned"}):
+            model = GDMLPClassifier(hidden_layer_sizes=(8,), max_iter=1, **params)
+            model.fit(np.array(X[:500]), y[:500]).predict(X[:500])
+            used += [extra(lambda: model.fit(X, y)), extra(lambda: model.predict(X))]
+        print(json.dumps(used))
+        """,
+        "L",
+        uniform_file("float64", 300_000, 100),
+    )
+    assert max(used) < 24, used
+
+
 def test_mem_11_bad_values_in_a_memmap_are_found(tmp_path, case):
     """MEM-11: the check for finite values reads a map in blocks and still sees the last row."""
     X, y = case.data(n=5000)

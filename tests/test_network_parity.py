@@ -8,9 +8,11 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
 from sklearn.datasets import make_classification, make_multilabel_classification
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.model_selection import train_test_split
 from sklearn.neural_network import MLPClassifier
 
 from skbigmodel import GDMLPClassifier
+from skbigmodel.network_data import _stratified
 
 SAME = ["n_iter_", "t_", "n_layers_", "n_outputs_", "out_activation_", "n_features_in_"]
 
@@ -87,6 +89,19 @@ def test_activations(activation):
     """Logistic layers start from smaller weights."""
     X, y = data()
     assert_same(*pair(X, y, activation=activation, max_iter=10), X)
+
+
+def test_held_out_rows():
+    """Drawn as train_test_split draws them, for any share of the classes."""
+    for seed in range(40):
+        n, rare = 20 + 9 * seed, 0.05 + 0.02 * seed
+        y = (np.random.default_rng(seed).random(n) < rare).astype(np.int32)
+        y[:4] = 0, 0, 1, 1
+        rng, other = np.random.RandomState(seed), np.random.RandomState(seed)
+        expected = train_test_split(np.arange(n), test_size=0.13, stratify=y, random_state=rng)
+        for part, places in zip(expected, _stratified(y, 0.13, other), strict=True):
+            assert_array_equal(places, part)
+        assert rng.rand() == other.rand()
 
 
 @pytest.mark.parametrize("early_stopping", [False, True])

@@ -257,6 +257,8 @@ def test_the_last_best_epoch_is_kept():
     held_out = make(max_iter=8).fit(X, Y)
     assert len(held_out.validation_scores_) == 8
     assert make(max_iter=8).fit(X[:30], Y[:30]).validation_scores_ is None  # too few rows
+    lonely = make(max_iter=8).fit(X, np.arange(150) == 7)  # a class that cannot be on both sides
+    assert len(lonely.validation_scores_) == 8
 
 
 class Stop:
