@@ -1,4 +1,4 @@
-"""Field reports MLP, and those of NUM, LAB, WGT, INC, PAR, MEM and PER that concern networks."""
+"""Field reports MLP, and those of NUM, LAB, WGT, INC, PAR, MEM, PER and FEA that concern networks."""
 
 import copy
 import json
@@ -15,6 +15,7 @@ from scipy.special import log_softmax, softmax
 from sklearn.datasets import load_breast_cancer, make_classification
 from sklearn.exceptions import ConvergenceWarning, DataConversionWarning, FitFailedWarning
 from sklearn.model_selection import KFold, cross_val_score
+from sklearn.neural_network import MLPClassifier
 
 from skbigmodel import GDLogisticClassifier, GDMLPClassifier
 
@@ -141,7 +142,7 @@ def test_mlp_10_weights_in_the_objective(params):
 @pytest.mark.parametrize("kind", ["balanced", "dict"])
 @pytest.mark.parametrize("solver", ["adam", "lbfgs"])
 def test_mlp_13_class_weight(kind, solver):
-    """MLP-13: the same parameters as with the weights given row by row."""
+    """MLP-13, FEA-03: the same parameters as with the weights given row by row."""
     y = (SCORE > np.quantile(SCORE, 0.95)).astype(int)
     of_class = len(y) / (2 * np.bincount(y))
     class_weight = "balanced" if kind == "balanced" else dict(enumerate(of_class))
@@ -477,6 +478,23 @@ def test_mem_10_pickles_hold_parameters_only():
         models.append(make().partial_fit(*data, classes=[0, 1, 2]))
         sizes.append([len(pickle.dumps(model)) for model in models])
     assert np.abs(np.diff(sizes, axis=0)).max() < 500, sizes
+
+
+# -- FEA
+
+
+def test_fea_14_the_same_network_and_dropout():
+    """FEA-14: many rows of 8 columns: scikit-learn's accuracy at its settings, and dropout besides."""
+    many = np.random.default_rng(0).standard_normal((6000, 8))
+    y = (many[:, 0] * many[:, 1] + many[:, 2] > 0).astype(int)
+    params = {"hidden_layer_sizes": (32,), "learning_rate_init": 0.01, "max_iter": 8, "random_state": 0}
+    twin, ours = fit(MLPClassifier(**params), many[:4000], y[:4000]), GDMLPClassifier(**params)
+    fit(ours, many[:4000], y[:4000])
+    assert_allclose(ours.loss_curve_, twin.loss_curve_, rtol=1e-9)
+    assert ours.score(many[4000:], y[4000:]) == twin.score(many[4000:], y[4000:]) > 0.9
+    dropping = fit(GDMLPClassifier(**params, dropout=0.2), many[:4000], y[:4000])
+    assert dropping.loss_ > ours.loss_ and dropping.score(many[4000:], y[4000:]) > 0.85
+    assert_array_equal(dropping.predict(many), dropping.predict(many))
 
 
 # -- PER
