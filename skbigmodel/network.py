@@ -5,6 +5,7 @@
 over all rows. The weight matrices W have the shape (width before, width after), in C order.
 """
 
+import functools
 import itertools
 from functools import partial
 
@@ -13,7 +14,7 @@ from scipy.sparse import issparse
 
 from . import passes_network as passes
 from ._jit import frozen
-from .blocks import ONE
+from .blocks import ONE, run_tasks
 from .passes_network import Network, Room, Targets
 from .rows import as_rows, encode
 
@@ -22,6 +23,8 @@ PREDICTED = 1 << 19  # entries of the widest layer that are kept at a time when 
 SHARD_PRODUCTS = 8_000_000  # of rows and parameters in a part of a batch, enough for a thread of its own
 SHARD_ROWS = 100  # at least, in such a part
 MAX_SHARDS = 4
+LARGE = 1 << 14  # entries of a weight matrix whose products in float32 need BLAS's work space to be touched
+TOUCHED = 512  # rows and columns of a product that touches all of it
 
 
 def make_network(widths, activation, softmax):
@@ -126,6 +129,24 @@ def _raw_outputs(A, coefs, intercepts, activation):
         A = np.ascontiguousarray(A @ W)
         passes.activate(A, frozen(b), activation)
     return A @ coefs[-1] + intercepts[-1]
+
+
+def prepare_products(net, dtype, n_threads):
+    """See to it that BLAS multiplies matrices of a large network at full speed from the start."""
+    if dtype == np.float32 and np.diff(net.weights).max() >= LARGE:
+        _touch_work_space(n_threads)
+
+
+@functools.cache
+def _touch_work_space(n_threads):
+    """Once in a process: products that are larger than any to come, on as many threads as those.
+
+    OpenBLAS fetches ahead, beyond the matrices it has packed. Where that memory has never been written to,
+    each attempt fails slowly: float32 products of 256 x 256 matrices take 3.7 times as long.
+    """
+    A = np.ones((TOUCHED, TOUCHED), np.float32)
+    run_tasks(lambda k: passes.multiply_matrices(A, A, np.empty_like(A)), n_threads, n_threads)
+    A @ A  # NumPy has a BLAS of its own
 
 
 class NetworkObjective:

@@ -144,6 +144,7 @@ class NetworkTraining(NetworkData):
     def _train(self, objective, theta, course, score, watch, n_epochs=None):
         """The result of training, and the name of the solver; ``course`` is (rng, rows, kept)."""
         from .blocks import single_threaded_blas
+        from .network import prepare_products
         from .solvers.driver import Control, minimize
         from .solvers.epochs import Epochs, Visits
         from .solvers.scipy_lbfgs import ScipyLBFGS
@@ -156,6 +157,7 @@ class NetworkTraining(NetworkData):
                 solver = ScipyLBFGS(objective, self.max_fun, self.n_iter_no_change)
                 return solver.minimize(theta.astype(np.float64), control), solver.name
             rng, rows, kept = course
+            prepare_products(objective.net, theta.dtype, objective.blocks.n_threads)
             scattered = objective.blocks.scattered
             recipe = self._recipe(int(rows.sum()) if scattered else rows.size)
             solver = (Visits if scattered else Epochs)(objective, recipe)

@@ -94,6 +94,12 @@ def matrix(net, k, flat):
 
 
 @jit
+def multiply_matrices(A, B, out):
+    """out = A·B, for those who are not compiled."""
+    product(A, B, out)
+
+
+@jit
 def activate(Z, b, activation):
     """Z = forward(Z + b) in place."""
     for i in range(Z.shape[0]):
