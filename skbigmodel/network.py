@@ -167,10 +167,10 @@ class NetworkObjective:
         self.blocks, self.net, self.alpha, self.smoothing = blocks, net, alpha, smoothing
         self.n_params = int(net.biases[-1])
 
-    def targets(self, start=0, stop=None):
-        """Targets and weights of a range of rows."""
-        s = ONE if self.blocks.s is None else self.blocks.s[start:stop]
-        return Targets(self.blocks.y[start:stop], s, float(self.smoothing))
+    def targets(self, rows=slice(None)):
+        """Targets and weights of some rows."""
+        s = ONE if self.blocks.s is None else self.blocks.s[rows]
+        return Targets(self.blocks.y[rows], s, float(self.smoothing))
 
     def shards(self, batch):
         """Parts into which a batch of that many rows is cut for threads: a function of the shapes alone."""

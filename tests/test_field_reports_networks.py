@@ -1,4 +1,4 @@
-"""Field reports MLP, and those of NUM, LAB, WGT, INC, PAR, MEM, PER and FEA that concern networks."""
+"""Field reports MLP, and those of NUM, LAB, WGT, INC, PAR, MEM, PER, DSK, FEA that concern networks."""
 
 import copy
 import json
@@ -17,7 +17,10 @@ from sklearn.exceptions import ConvergenceWarning, DataConversionWarning, FitFai
 from sklearn.model_selection import KFold, cross_val_score
 from sklearn.neural_network import MLPClassifier
 
+from test_blocks import Foreign
+
 from skbigmodel import GDLogisticClassifier, GDMLPClassifier
+from skbigmodel.sources import StackedRows
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((120, 4))
@@ -478,6 +481,27 @@ def test_mem_10_pickles_hold_parameters_only():
         models.append(make().partial_fit(*data, classes=[0, 1, 2]))
         sizes.append([len(pickle.dumps(model)) for model in models])
     assert np.abs(np.diff(sizes, axis=0)).max() < 500, sizes
+
+
+# -- DSK
+
+
+@pytest.mark.parametrize("kind", ["dense", "sparse"])
+@pytest.mark.parametrize("params", [{}, {"early_stopping": True}, {"preset": "tuned"}], ids=str)
+def test_dsk_06_rows_sorted_by_label(kind, params, monkeypatch):
+    """DSK-06: batches mix the rows of a source as those in memory: the same bits, however they are sorted."""
+    monkeypatch.setattr("skbigmodel.blocks.SLICE_BYTES", 8 * 4 * 5)  # 5 rows in a block, 40 at a time
+    order = np.argsort(Y3)
+    rows, y, s = X[order], Y3[order], RNG.uniform(0.5, 2.0, 120)
+    source = Foreign(rows)
+    if kind == "sparse":
+        rows = sparse.csr_array(np.where(rows > 0.3, rows, 0.0))
+        source = StackedRows([rows[:50], rows[50:]])
+    model, other = (fit(make(batch_size=15, **params), Z, y, sample_weight=s) for Z in (rows, source))
+    assert_array_equal(parameters(other), parameters(model))
+    assert_allclose(other.loss_curve_, model.loss_curve_, rtol=1e-13)  # sums of other parts
+    if model.validation_scores_ is not None:
+        assert_allclose(other.validation_scores_, model.validation_scores_, rtol=1e-5)
 
 
 # -- FEA

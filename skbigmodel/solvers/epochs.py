@@ -1,6 +1,7 @@
 """Training of a network: one iteration is one epoch of mini-batch steps of constant or scheduled rates.
 
 1. Rows are shuffled by NumPy's generator, as scikit-learn's MLPClassifier shuffles them.
+   Batches are the same wherever the rows lie: of a source a part of the epoch's rows is read at a time.
 2. A small network makes many steps in one call of the kernel. For a large one each batch is cut into parts
    whose gradients threads work out at a time; the cut depends on the shapes alone and the parts are added in
    their order, so that results do not depend on the threads.
@@ -14,14 +15,19 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..blocks import run_tasks
+from ..blocks import block_rows, run_tasks
 from ..network import make_room
 from ..passes_network import Noise, Plan, Targets, Walk, run_steps, shard_gradient, shard_step, weight_of
 from ..passes_parameters import Plain, spread_out
+from ..reading import read_rows
+from ..rows import as_rows
+from ..sources import SelectedRows
 
 PRODUCTS_PER_CALL = 2_000_000_000  # of rows and parameters, then Ctrl-C is heard
 PER_ROW, PER_STEP = 1_000, 60_000  # what a row and a step cost besides, in such products
 VISITS = 8  # of a block in an epoch, where the parameters travel to it
+READINGS = 20  # of a large source of float64 in an epoch: a twentieth of its rows is in memory at a time
+BLOCKS_AT_A_TIME = 8  # or as many rows as there are in so many blocks
 SMALLEST_RATE = 1e-6  # at which "adaptive" gives up
 
 
@@ -67,6 +73,12 @@ class State:
     kept: np.ndarray | None = None  # the parameters to return
     optimality: float = np.inf  # what the driver asks for; nothing is known about it
     gap: float = np.inf
+
+
+def rows_at_a_time(X):
+    """How many rows of a source are in memory at a time, which then take a twentieth of its bytes."""
+    share = X.shape[0] * np.dtype(X.dtype).itemsize // (8 * READINGS)
+    return max(BLOCKS_AT_A_TIME * block_rows(X), share)
 
 
 class Epochs:
@@ -145,17 +157,21 @@ class Epochs:
         return walk, total, done
 
     def _pieces(self, state):
-        """(rows, targets, order) of data that can be had at once; of others by blocks, as they come up."""
-        blocks = self.objective.blocks
+        """(rows, targets, order) of data that can be had at once; of others of some batches at a time.
+
+        The batches are the same, so that it does not matter where rows lie or how they are sorted.
+        """
+        blocks, n_rows = self.objective.blocks, state.rows.size
         if "rows" in blocks.memo:
             yield blocks.memo["rows"], self.objective.targets(), state.rows
             return
-        of_row = np.searchsorted(blocks.bounds, state.rows, side="right") - 1
-        numbers, first = np.unique(of_row, return_index=True)
-        numbers = numbers[np.argsort(first)]
-        for k, block in zip(numbers, blocks.visit(numbers), strict=True):
-            order = state.rows[of_row == k] - block.start
-            yield block.rows, self.objective.targets(block.start, block.stop), order
+        size = max(1, rows_at_a_time(blocks.X) // self.batch) * self.batch
+        for start in range(0, n_rows, size):
+            part = state.rows[start : start + size]
+            numbers = np.sort(part)
+            read = read_rows(SelectedRows(blocks.X, numbers), 0, part.size, checked=True)
+            rows = as_rows(read, blocks.encoder)
+            yield rows, self.objective.targets(numbers), np.searchsorted(numbers, part)
 
     def _rates(self, state, done, n_rows, of_all):
         """Rates of the steps over so many rows, after those ``done`` in this epoch of so many."""
