@@ -205,6 +205,8 @@ class GradientEstimator(CallbackSupportMixin, BaseEstimator):
         """The function that the driver calls after each iteration, or ``None`` where nobody listens."""
         if context is None and not self.verbose:
             return None
+        from .solvers.driver import judged
+
         last = [time.monotonic()]
 
         def watch(n_iter, state):
@@ -219,7 +221,7 @@ class GradientEstimator(CallbackSupportMixin, BaseEstimator):
                 "X": X,
                 "y": y,
                 "metadata": metadata,
-                "reconstruction_attributes": lambda: unpack(state.theta),
+                "reconstruction_attributes": lambda: unpack(judged(state)),
             }
             task.call_on_fit_task_begin(**told)
             return task.call_on_fit_task_end(**told)

@@ -6,14 +6,15 @@ import warnings
 from numbers import Integral
 
 import numpy as np
+from scipy.special import expit
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_array
 
-from .classification import decide
+from .classification import decide, probabilities
 from .network_data import NetworkData
 from .network_inputs import code_categories, find_categories, fit_encoding
-from .network_presets import BATCH, RATES, settings
+from .network_presets import AVERAGED, BATCH, RATES, settings
 from .validation import as_float, as_labels, is_dask
 
 
@@ -122,7 +123,7 @@ class NetworkTraining(NetworkData):
         }
 
     def _scorer(self, held_out, net, coded, encoding):
-        """Accuracy of an iterate on the held-out rows; ``None`` without such."""
+        """Accuracy of an iterate on the held-out rows, with a preset a smooth one; ``None`` without such."""
         from .blocks import in_slices
         from .network import raw_outputs, unpack
 
@@ -135,6 +136,8 @@ class NetworkTraining(NetworkData):
         def score(theta):
             network = *unpack(net, self._layers(net, theta)), net.activation, encoder
             z = in_slices(lambda rows: raw_outputs(rows, *network), X)
+            if self.preset is not None:
+                return float(np.average(smooth_accuracy(z, y, coded), weights=s))
             if y.ndim == 2:
                 return float(np.average(((z > 0) == y).all(axis=1), weights=s))
             return float(np.average(coded.classes[decide(z)] == y, weights=s))
@@ -159,7 +162,9 @@ class NetworkTraining(NetworkData):
             rng, rows, kept = course
             prepare_products(objective.net, theta.dtype, objective.blocks.n_threads)
             scattered = objective.blocks.scattered
-            recipe = self._recipe(int(rows.sum()) if scattered else rows.size)
+            # a stream has no length that a preset's schedule could be for
+            schedule = settings.lr_schedule if n_epochs is None else self.lr_schedule
+            recipe = self._recipe(int(rows.sum()) if scattered else rows.size, schedule)
             solver = (Visits if scattered else Epochs)(objective, recipe)
             state = self._state(solver, theta, rng, rows, kept, new_rows=n_epochs is not None)
             if settings.lr_schedule is not None and n_epochs is None:
@@ -167,7 +172,7 @@ class NetworkTraining(NetworkData):
                 control = control._replace(max_iter=max_iter - state.epochs)
             return minimize(solver, theta, control, state), solver.name
 
-    def _recipe(self, n_rows):
+    def _recipe(self, n_rows, schedule):
         from .optimizers import SCHEDULES, Adam, Sgd
         from .solvers.epochs import Recipe
 
@@ -191,9 +196,7 @@ class NetworkTraining(NetworkData):
             float(settings.learning_rate_init),
             settings.learning_rate if name == "sgd" else "constant",
             float(settings.power_t),
-            SCHEDULES.get(settings.lr_schedule)
-            if isinstance(settings.lr_schedule, str)
-            else settings.lr_schedule,
+            SCHEDULES.get(schedule) if isinstance(schedule, str) else schedule,
             settings.max_iter,
             int(min(batch_size, n_rows)),
             settings.shuffle,
@@ -205,6 +208,7 @@ class NetworkTraining(NetworkData):
             settings.dropout,
             self._form(),
             last_best=self.preset is not None,
+            averaged=AVERAGED[self.preset],
         )
 
     def _kept(self, going_on):
@@ -292,6 +296,17 @@ class NetworkTraining(NetworkData):
                 ConvergenceWarning,
                 stacklevel=4,
             )
+
+
+def smooth_accuracy(z, y, coded):
+    """1 - half the Brier score of each row: whether it is right, if the model is certain.
+
+    Of a few hundred rows the accuracy jumps from epoch to epoch, so that the best one is a matter of luck.
+    """
+    if y.ndim == 2:
+        return 1.0 - ((expit(z) - y) ** 2).mean(axis=1)
+    truth = (np.asarray(y)[:, None] == coded.classes).astype(z.dtype)
+    return 1.0 - 0.5 * ((probabilities(z) - truth) ** 2).sum(axis=1)
 
 
 def width_of(categories):

@@ -108,6 +108,11 @@ def is_converged(state, tol, rounding=EXACT):
     return state.optimality <= max(tol, rounding.optimality) and state.gap <= gap
 
 
+def judged(state):
+    """The parameters that validation rows and callbacks see: a solver may put others in place of theta."""
+    return getattr(state, "judged", state.theta)
+
+
 def minimize(solver, theta, control, state=None, end=None):
     """Run ``solver`` from ``theta``, or on from ``state``, and return a :class:`Result`.
 
@@ -173,7 +178,7 @@ class Run:
             )
         result.n_iter += 1
         result.curve.append(float(state.value))
-        score = None if control.score is None else float(control.score(state.theta))
+        score = None if control.score is None else float(control.score(judged(state)))
         if score is not None:
             result.scores.append(score)
         if hasattr(self.solver, "judge"):

@@ -5,7 +5,8 @@
 2. A small network makes many steps in one call of the kernel. For a large one each batch is cut into parts
    whose gradients threads work out at a time; the cut depends on the shapes alone and the parts are added in
    their order, so that results do not depend on the threads.
-3. Training ends, or the rate is lowered, when neither the loss nor the validation score has improved by more
+3. With ``averaged`` the running mean of the parameters after each epoch stands for them in what follows.
+4. Training ends, or the rate is lowered, when neither the loss nor the validation score has improved by more
    than ``tol`` for ``n_iter_no_change`` epochs.
 """
 
@@ -51,6 +52,7 @@ class Recipe(NamedTuple):
     dropout: float = 0.0
     form: object = Plain()
     last_best: bool = False  # of equal scores keep the last, not the first
+    averaged: float = 0.0  # share of the horizon over which the parameters that are judged are averaged
 
 
 @dataclass
@@ -71,8 +73,14 @@ class State:
     waited: int = 0  # epochs without improvement
     best: float = -np.inf  # score, or minus the loss
     kept: np.ndarray | None = None  # the parameters to return
+    average: np.ndarray | None = None  # running mean of theta after each epoch, where it is asked for
     optimality: float = np.inf  # what the driver asks for; nothing is known about it
     gap: float = np.inf
+
+    @property
+    def judged(self):
+        """The parameters that are scored and may be returned."""
+        return self.theta if self.average is None else self.average
 
 
 def rows_at_a_time(X):
@@ -124,17 +132,26 @@ class Epochs:
         state.value = total / done
         state.epochs += 1
         state.seen += done
+        if self.recipe.averaged > 0.0:
+            state.average = self._averaged(state)
         if self.recipe.mode == "invscaling":
             state.rate = self.recipe.rate / (state.seen + 1) ** self.recipe.power_t
 
+    def _averaged(self, state):
+        """The running mean, over all epochs at first, then with weights that fade over a share of the way."""
+        weight = max(1.0 / state.epochs, 1.0 / max(1.0, self.recipe.averaged * self.recipe.horizon))
+        if weight == 1.0 or state.average is None:
+            return state.theta
+        return state.average + state.theta.dtype.type(weight) * (state.theta - state.average)
+
     def judge(self, state, score):
-        """Step 3: keep the iterate to return, and say why to stop, or ``None``."""
+        """Step 4: keep the iterate to return, and say why to stop, or ``None``."""
         recipe = self.recipe
         quality = -state.value if score is None else score
         state.waited = state.waited + 1 if quality < state.best + recipe.tol else 0
         better = quality >= state.best if recipe.last_best else quality > state.best
         if score is None or better or state.kept is None:
-            state.kept = state.theta
+            state.kept = state.judged
         state.best = max(state.best, quality) if quality == quality else state.best
         if state.waited <= recipe.n_iter_no_change:
             return None
