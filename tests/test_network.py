@@ -10,7 +10,7 @@ from scipy import sparse
 from skbigmodel import network, optimizers
 from skbigmodel.activations import ACTIVATIONS, Relu, Tanh
 from skbigmodel.blocks import ArrayBlocks
-from skbigmodel.network import NetworkObjective, make_network, pack, raw_outputs, unpack
+from skbigmodel.network import NetworkObjective, make_network, make_room, pack, raw_outputs, unpack
 from skbigmodel.passes_network import Noise, Plan, Walk, run_steps, shard_gradient
 from skbigmodel.passes_parameters import Plain
 from skbigmodel.rows import as_rows
@@ -28,6 +28,11 @@ def problem(softmax=True, n=60, p=7, hidden=(5, 4), activation=TANH, weighted=Tr
     net = make_network((p, *hidden, K), activation, softmax)
     objective = NetworkObjective(ArrayBlocks(X, Y.astype(np.int32), s), net, alpha, **kwargs)
     return objective, 0.7 * rng.standard_normal(objective.n_params)
+
+
+def room_for(objective, batch, dtype, n_params=None):
+    """Work space for batches of that many rows."""
+    return make_room(objective.net, batch, dtype, objective.blocks.sparse, n_params or objective.n_params)
 
 
 def oracle(objective, theta):
@@ -121,7 +126,7 @@ def epoch(objective, theta, dropout=0.0, clip=np.inf, decay=0.0, dtype=np.float6
     plan = Plan(optimizer, Plain(), objective.alpha, decay, clip, dropout, 40)
     theta, rates = theta.astype(dtype), np.full(-(-objective.blocks.n_rows // 40), 0.1)
     moments, clock = np.zeros((optimizer.n_moments, theta.size), dtype), np.array([0, 77])
-    order, room = np.arange(objective.blocks.n_rows), objective.room(40, theta.dtype)
+    order, room = np.arange(objective.blocks.n_rows), room_for(objective, 40, theta.dtype)
     rows = as_rows(objective.blocks.X.astype(dtype))
     walk = Walk(theta, moments, clock)
     loss = run_steps(objective.net, rows, objective.targets(), order, walk, plan, room, rates)
@@ -168,7 +173,7 @@ def test_float32_steps():
 def test_dropout():
     """A share of the units is 0, the others are scaled up; the gradient is that of the thinned network."""
     objective, theta = problem(n=40, hidden=(400,))
-    room = objective.room(40, theta.dtype)
+    room = room_for(objective, 40, theta.dtype)
     arguments = objective.net, as_rows(objective.blocks.X), objective.targets(), np.arange(40), theta, room
     shard_gradient(*arguments, Noise(0.0, 0), 1.0)
     whole = room.A[: 40 * 400].copy()
@@ -195,7 +200,7 @@ def test_nothing_fades_into_subnormal_numbers(optimizer):
     parts = np.abs(np.append(theta, moments))
     assert (parts[parts < np.finfo(np.float32).tiny] == 0).all()
     for objective, theta in map(problem, (True, False)):
-        net, room = objective.net, objective.room(60, np.float32)
+        net, room = objective.net, room_for(objective, 60, np.float32)
         rows = as_rows(objective.blocks.X.astype(np.float32))
         theta = np.append(theta[:-3], [0, 80, -120]).astype(np.float32)
         shard_gradient(net, rows, objective.targets(), np.arange(60), theta, room, Noise(0.0, 0), 1.0)

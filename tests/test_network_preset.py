@@ -16,7 +16,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import check_estimator
 from test_blocks import Foreign
-from test_network import differences, oracle, problem
+from test_network import differences, oracle, problem, room_for
 
 from skbigmodel import GDMLPClassifier
 from skbigmodel.blocks import ArrayBlocks
@@ -86,7 +86,7 @@ def test_a_step_is_along_the_slope(decay):
     slope = differences(lambda t: oracle(objective, layers_of(net, t)), theta)
     plan = Plan(Sgd(), FORM, objective.alpha, decay, np.inf, 0.0, 40)
     walk = Walk(theta.copy(), np.zeros((1, theta.size)), np.array([0, 0]))
-    room = objective.room(40, theta.dtype, theta.size)
+    room = room_for(objective, 40, theta.dtype, theta.size)
     rows, order = as_rows(objective.blocks.X), np.arange(40)
     run_steps(net, rows, objective.targets(), order, walk, plan, room, np.array([0.1]))
     theta[: net.biases[0]] *= 1 - 0.1 * decay
