@@ -226,12 +226,12 @@ def training(n_threads, dropout=0.0, n=700):
 def test_batches_cut_for_threads(dropout, monkeypatch):
     """The same bits for any number of threads; without noise the same steps as uncut up to rounding."""
     (solver, one), (_, two) = training(1, dropout), training(2, dropout)
-    assert solver.n_shards == 2
+    assert solver.steps.n_shards == 2
     assert_array_equal(one.theta, two.theta)
     assert one.value == two.value
     monkeypatch.setattr(network, "MAX_SHARDS", 1)
     uncut, whole = training(1, dropout)
-    assert uncut.n_shards == 1
+    assert uncut.steps.n_shards == 1
     if not dropout:
         assert_allclose(whole.theta, one.theta, rtol=1e-9, atol=1e-11)
         assert_allclose(whole.value, one.value, rtol=1e-12)
@@ -241,7 +241,7 @@ def test_a_last_batch_smaller_than_its_parts(monkeypatch):
     """Of one row, for two threads."""
     solver, cut = training(2, n=501)
     monkeypatch.setattr(network, "MAX_SHARDS", 1)
-    assert solver.n_shards == 2
+    assert solver.steps.n_shards == 2
     assert_allclose(training(1, n=501)[1].theta, cut.theta, rtol=1e-9, atol=1e-11)
 
 
