@@ -21,7 +21,7 @@ proximal point algorithm in convex programming", Math. Oper. Res. 1 (1976).
 """
 
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 
@@ -86,8 +86,6 @@ class DualCoordinateDescent:
         self.margin = passes.Margin(cap, bend, scale, scale_b, blocks.weight)
         self.m = (np.ones(blocks.n_rows) if blocks.s is None else blocks.s) / blocks.weight
         self.diag = self._curvatures()
-        mean, variance = column_moments(blocks)
-        self.size = np.abs(mean) + np.sqrt(variance)
         if self.free:  # as if the intercept's column had the length of a row
             self.margin = self.margin._replace(scale_b=float(self.diag.mean()) or 1.0)
             self.diag += self.margin.scale_b
@@ -106,6 +104,12 @@ class DualCoordinateDescent:
             return "it takes no squared hinge with an intercept that is not penalised"
         return None
 
+    @cached_property
+    def size(self):
+        """What is typical of the columns."""
+        mean, variance = column_moments(self.objective.blocks)
+        return np.abs(mean) + np.sqrt(variance)
+
     def _curvatures(self):
         diag = np.empty(self.objective.blocks.n_rows)
         self.objective.blocks.map(
@@ -115,7 +119,7 @@ class DualCoordinateDescent:
 
     def init(self, theta):
         """The dual variables that ``theta`` implies."""
-        value, _ = self.objective.value_grad(theta)
+        value = self.objective.value_grad(theta)[0] if theta.any() else 0.0
         if not np.isfinite(value) or not np.isfinite(self.diag).all():
             raise NotFinite
         centre = float(theta[-1]) if self.free else 0.0
@@ -215,6 +219,8 @@ class DualCoordinateDescent:
 
     def _lead(self, a):
         """The parameters that dual variables lead to, a free intercept being 0; and Σ a·t."""
+        if not a.any():
+            return np.zeros(self.objective.n_params), 0.0
         t_a = (2.0 * self.objective.blocks.y - 1.0) * a
         theta, mass = weighted_sum(self.objective, t_a), float(t_a.sum())
         theta *= self.margin.scale
