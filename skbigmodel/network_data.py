@@ -69,7 +69,8 @@ class NetworkData(GradientClassifier):
         """X, y as it is, its 0/1 matrix and the weights."""
         if is_dask(X) or is_dask(y):
             raise TypeError(
-                "several labels of a row are taken from Dask collections by partial_fit only: call it for each epoch"
+                "several labels of a row are taken from Dask collections by partial_fit only: call it for each "
+                "epoch"
             )
         if self.class_weight is not None:
             raise ValueError("class_weight is for one label of a row; y has several: use sample_weight")
