@@ -142,7 +142,14 @@ def _cut(rows, coded, fraction, rng, insist):
     """``train_test_split`` of the numbers of rows, stratified for two classes; a preset does not insist on it."""
     if coded.n_outputs > 1 or not insist and np.bincount(coded.Y[rows, 0]).min() < 2:
         return train_test_split(rows, random_state=rng, test_size=fraction)
-    return [rows[places] for places in _stratified(coded.Y[rows, 0], fraction, rng)]
+    codes = coded.Y[rows, 0]
+    few = np.bincount(codes, minlength=len(coded.classes)) == 1
+    if few.any():
+        raise ValueError(
+            "The least populated classes in y have only 1 member, too few to hold rows of each class out: pass "
+            f"X_val and y_val. Classes with too few members are: {[str(label) for label in coded.classes[few]]}"
+        )
+    return [rows[places] for places in _stratified(codes, fraction, rng)]
 
 
 def _stratified(codes, fraction, rng):
@@ -152,11 +159,6 @@ def _stratified(codes, fraction, rng):
     """
     sizes = _validate_shuffle_split(len(codes), fraction, None)
     counts = np.bincount(codes)
-    if counts.min() < 2:
-        raise ValueError(
-            "The least populated classes in y have only 1 member, too few to hold rows of each class out: "
-            "pass X_val and y_val"
-        )
     if min(sizes) < len(counts):
         raise ValueError(
             f"The validation set is too small: {sizes[1]} of {len(codes)} rows for {len(counts)} classes. "
