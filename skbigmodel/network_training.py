@@ -15,7 +15,7 @@ from .classification import decide, probabilities
 from .network_data import NetworkData
 from .network_inputs import code_categories, find_categories, fit_encoding
 from .network_presets import AVERAGED, BATCH, RATES, settings
-from .validation import as_float, as_labels, is_dask
+from .validation import as_float, as_labels, check_finite, is_blockwise, is_dask
 
 
 class NetworkTraining(NetworkData):
@@ -170,7 +170,14 @@ class NetworkTraining(NetworkData):
             if settings.lr_schedule is not None and n_epochs is None:
                 state.epochs = state.epochs if state.epochs < max_iter else 0
                 control = control._replace(max_iter=max_iter - state.epochs)
-            return minimize(solver, theta, control, state), solver.name
+            try:
+                return minimize(solver, theta, control, state), solver.name
+            except (ValueError, IndexError, OSError):
+                # rows of a source are taken in another order; read block by block it tells which are at fault
+                if is_blockwise(objective.blocks.X):
+                    objective.blocks.trusted = True
+                    check_finite(self, objective.blocks)
+                raise
 
     def _recipe(self, n_rows, schedule):
         from .optimizers import SCHEDULES, Adam, Sgd

@@ -511,7 +511,7 @@ WRONG = {
     "NaN in y": (R(), lambda: lazy(X), np.where(SCORE > 2, np.nan, 0), {}, ValueError, "y contains NaN"),
     "domain": (R(loss="gamma"), lambda: lazy(X), SCORE, {}, ValueError, "gamma"),
     "negative weight": (
-        L(), lambda: lazy(X), LABELS, {"sample_weight": -WEIGHT}, ValueError, "Negative values in .*weight",
+        L(), lambda: lazy(X), LABELS, {"sample_weight": -WEIGHT}, ValueError, "[Nn]egative .*weight",
     ),
     "zero weights": (
         L(), lambda: lazy(X), LABELS, {"sample_weight": 0 * WEIGHT}, ValueError, "all samples have zero",

@@ -229,7 +229,7 @@ print("alive")
 @pytest.mark.parametrize("n_classes", [2, 5])
 def test_ux_03_one_convergence_warning_per_fit(classifier, n_classes):
     """UX-03: a budget of 1 gives one warning of scikit-learn's class, however many classes there are."""
-    X, y = classifier.data(n=200, n_classes=n_classes)
+    X, y = classifier.data(n=2000, n_classes=n_classes)
     with pytest.warns(ConvergenceWarning) as seen:
         classifier.make(max_iter=1, tol=1e-14).fit(X, y)
     assert len(seen) == 1
