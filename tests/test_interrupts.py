@@ -92,7 +92,9 @@ class Rocking:
         state.theta = np.full_like(state.theta, float(state.n))
         state.value = 1.0 if state.n == 3 else 5.0
 
-model, latency, warned = interrupted(lambda: GDLinearRegressor(solver=Rocking, max_iter=10**9).fit(X, y))
+make = lambda max_iter: GDLinearRegressor(solver=Rocking, max_iter=max_iter)
+make(4).fit(X, y)  # compiled before the signal's clock runs
+model, latency, warned = interrupted(lambda: make(10**9).fit(X, y))
 curve = model.loss_curve_
 print(json.dumps([latency, warned, model.coef_.tolist(), min(curve), model.n_iter_ == len(curve)]))
 """
