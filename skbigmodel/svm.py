@@ -61,12 +61,12 @@ class GDSVC(KernelClassifier, GradientClassifier, LinearEstimator):
     Parameters
     ----------
     C : float, default=1.0
-        Weight of the losses against the penalty: a smaller ``C`` is a stronger penalty. ``np.inf``, which asks
-        for a hard margin, is taken as 1e10.
+        Weight of the losses against the penalty: a smaller ``C`` is a stronger penalty. ``np.inf``, which
+        asks for a hard margin, is taken as 1e10.
     kernel : {"linear", "rbf", "poly", "sigmoid", "precomputed"}, object or function, default="linear"
         The kernel, see :mod:`skbigmodel.kernels`. ``"precomputed"`` means that ``X`` is the Gram matrix. A
         function is called with two sets of rows and returns the matrix of their similarities; for it X may
-        also be a list or an array of texts or of other objects.
+        also be a list of texts, or a one-dimensional array of other objects.
     loss : {"hinge", "squared_hinge"} or loss object, default="hinge"
         Loss of a row.
     degree : int, default=3
@@ -117,8 +117,8 @@ class GDSVC(KernelClassifier, GradientClassifier, LinearEstimator):
         The kernel with its width, for kernels other than the linear one.
     support_ : ndarray of shape (n_support,)
         Rows that are support vectors, class by class. This and all up to ``dual_coef_`` belong to kernels. A
-        linear machine is small without them: it keeps them, as ``SVC`` does, with ``multi_class="ovo"``, where
-        the loss is the hinge, the rows are in memory and the fit converged by ``"interior-point"`` or
+        linear machine is small without them: it keeps them, as ``SVC`` does, with ``multi_class="ovo"``,
+        where the loss is the hinge, the rows are in memory and the fit converged by ``"interior-point"`` or
         ``"dual"``, one of which ``"auto"`` takes.
     support_vectors_ : ndarray or CSR matrix of shape (n_support, n_features)
         These rows; empty where the kernel is precomputed.
@@ -363,6 +363,7 @@ class GDSVC(KernelClassifier, GradientClassifier, LinearEstimator):
                 kept[k], name = self._stream_step(self._objective(blocks, weight), thetas[k], kept[k])
                 thetas[k] = kept[k]["state"]["theta"]
             fitted = self._attributes(thetas, X.dtype)
+            self._forget_kernel()  # support vectors are those of a fit
             vars(self).update(fitted, classes_=labels.classes, class_weight_=labels.class_weight, _seen=seen)
             self._keep_stream(kept, name)
         return self

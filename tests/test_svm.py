@@ -300,6 +300,7 @@ def test_where_support_vectors_are_not_kept(tmp_path):
     model = GDSVC(multi_class="ovo", intercept_scaling=1.0).fit(X, y)
     assert_allclose(model.dual_coef_ @ model.support_vectors_, model.coef_, atol=1e-12)
     assert_allclose(model.dual_coef_.sum(axis=1), model.intercept_, atol=1e-12)
+    assert not hasattr(model.partial_fit(X, y), "dual_coef_")
     for params in ({"multi_class": "auto"}, {"loss": "squared_hinge"}):
         model.set_params(**params).fit(X, y)
         assert not any(hasattr(model, name) for name in ("support_", "support_vectors_", "dual_coef_"))

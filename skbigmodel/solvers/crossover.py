@@ -93,6 +93,31 @@ def cross_over(objective, model, sides, at_kink, size):
     return None
 
 
+class Guess(NamedTuple):
+    """What :func:`cross_over` begins with, from arrays of all rows."""
+
+    model: object
+    d: np.ndarray  # dual variables per unit of weight
+    at_kink: np.ndarray
+
+    def sides(self, block):
+        """Where the rows of a block seem to lie."""
+        _, _, lo, hi = self.model.one(block)
+        part = slice(block.start, block.stop)
+        return sides_of(self.d[part], lo, hi, self.at_kink[part])
+
+    def kinks(self, block, side):
+        """Numbers of the rows at the kink, and their dual variables."""
+        at = block.start + np.flatnonzero(side == KINK)
+        return at, self.d[at]
+
+    def cross_over(self, objective, size):
+        """The exact solution, as :func:`cross_over` has it."""
+        sides = objective.blocks.keep(self.sides, rows=False)
+        at_kink = objective.blocks.map(self.kinks, sides, rows=False)
+        return cross_over(objective, self.model, sides, at_kink, size)
+
+
 def is_free(objective):
     """Whether there is an intercept without a penalty."""
     return objective.fit_intercept and not objective.penalty.l2_intercept > 0

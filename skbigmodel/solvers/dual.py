@@ -6,7 +6,7 @@ Each iteration
    until the gradient has fallen to a share of what it was;
 2. forms the coefficients anew from the dual variables, measures value and duality gap over all rows, and
    takes all of them in again;
-3. for the hinge loss, once the gap is small, crosses over to the exact solution if it can (see ``crossover``).
+3. for the hinge loss, once the gap is small, crosses over to the exact solution if it can (``crossover``).
 
 A free intercept is the multiplier of the constraint Σ a·t = 0. It is found by the proximal point method: the
 sweeps are about an intercept penalised for its distance from a centre, and the centre moves to where they
@@ -21,7 +21,7 @@ proximal point algorithm in convex programming", Math. Oper. Res. 1 (1976).
 """
 
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 
 import numpy as np
 
@@ -31,7 +31,7 @@ from ..passes_stochastic import shuffled
 from ..validation import NotFinite
 from .driver import gap_tolerance
 from .coordinates import column_moments
-from .crossover import KINK, cross_over, crossing, sides_of
+from .crossover import Guess, crossing
 from .pieces import PieceModel
 
 NEAR = 0.5  # relative gap at which step 3 is tried
@@ -61,10 +61,7 @@ class State:
 
     def duals(self, objective):
         """Dual variables of all rows per unit of weight, with the signs of the classes."""
-        blocks = objective.blocks
-        m = (np.ones(blocks.n_rows) if blocks.s is None else blocks.s) / blocks.weight
-        a = self.a if self.feasible is None else self.feasible
-        return (2.0 * blocks.y - 1.0) * np.divide(a, m, out=np.zeros_like(m), where=m > 0)
+        return per_weight(objective.blocks, self.a if self.feasible is None else self.feasible)
 
 
 class DualCoordinateDescent:
@@ -163,9 +160,8 @@ class DualCoordinateDescent:
         """Step 3: the exact solution, if it can be guessed which rows lie at the margin."""
         objective, blocks = self.objective, self.objective.blocks
         model = PieceModel(objective.loss, blocks.weight, objective.fit_intercept)
-        sides = blocks.keep(partial(_sides, model, state.a), rows=False)
-        at_kink = blocks.map(partial(_kinks, model, state.a), sides, rows=False)
-        found = cross_over(objective, model, sides, at_kink, self.size)
+        at_kink = (state.a > 0.0) & (state.a < self.m)
+        found = Guess(model, per_weight(blocks, state.a), at_kink).cross_over(objective, self.size)
         if found is not None:
             point, sides = found
             d = np.concatenate(blocks.map(point.duals, sides, rows=False))
@@ -241,25 +237,10 @@ class DualCoordinateDescent:
         return theta[-1] + crossing(e[counts], self.m[counts], self.m @ y)
 
 
-# -- what the dual variables say of the rows of a block
-
-
-def _per_weight(model, a, block):
-    """(weights, slopes of the loss at one side of the kink and at the other, the dual variable)."""
-    target, m, lo, hi = model.one(block)
-    part = a[block.start : block.stop]
-    return m, lo, hi, np.divide(part, m, out=np.zeros(len(m)), where=m > 0) * target
-
-
-def _sides(model, a, block):
-    m, lo, hi, d = _per_weight(model, a, block)
-    part = a[block.start : block.stop]
-    return sides_of(d, lo, hi, (part > 0.0) & (part < m))
-
-
-def _kinks(model, a, block, side):
-    at = np.flatnonzero(side == KINK)
-    return block.start + at, _per_weight(model, a, block)[-1][at]
+def per_weight(blocks, a):
+    """Dual variables per unit of weight, with the signs of the classes."""
+    m = (np.ones(blocks.n_rows) if blocks.s is None else blocks.s) / blocks.weight
+    return (2.0 * blocks.y - 1.0) * np.divide(a, m, out=np.zeros_like(m), where=m > 0)
 
 
 def predict(objective, theta):

@@ -4,14 +4,12 @@ Steps in two dual variables at a time (one, where no intercept is free) cost lit
 small, and mostly tell soon which rows lie at the kink. Where they need long, they are given up.
 """
 
-from typing import NamedTuple
-
 import numpy as np
 from scipy.sparse import issparse, vstack
 
 from .. import passes_kernel as passes
 from ..rows import as_matrix
-from .crossover import KINK, is_free, sides_of
+from .crossover import is_free
 
 FEW_ROWS, FEW_ENTRIES = 1000, 1 << 22
 TOLERANCES = 1e-2, 1e-3  # of the violation, relative to the largest target
@@ -41,22 +39,3 @@ def guesses(objective, target, m, lo, hi):
         if solve(K, a, lo, hi, g, tol * np.abs(target).max(), steps) == steps:
             return
         yield np.divide(a, m, out=np.zeros(n), where=m > 0), (a > lo) & (a < hi)
-
-
-class Guess(NamedTuple):
-    """What is guessed of all rows, block by block."""
-
-    model: object
-    d: np.ndarray  # dual variables per unit of weight
-    at_kink: np.ndarray
-
-    def sides(self, block):
-        """As ``crossover`` has them."""
-        _, _, lo, hi = self.model.one(block)
-        part = slice(block.start, block.stop)
-        return sides_of(self.d[part], lo, hi, self.at_kink[part])
-
-    def kinks(self, block, side):
-        """Numbers of the rows at the kink, and their dual variables."""
-        at = block.start + np.flatnonzero(side == KINK)
-        return at, self.d[at]

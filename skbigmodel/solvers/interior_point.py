@@ -47,8 +47,8 @@ from .. import passes_piecewise as passes
 from ..blocks import add_sums
 from ..validation import NotFinite
 from .coordinates import Coordinates
-from .crossover import Point, cross_over
-from .few_rows import Guess, are_few, guesses
+from .crossover import Guess, Point, cross_over
+from .few_rows import are_few, guesses
 from .normal_equations import ColumnSystem, RowSystem
 from .pieces import Facts, PieceModel, complementarity, pulls, size_of_errors, stiffness
 
@@ -78,8 +78,7 @@ class State:
     best_optimality: float = np.inf
     waited: int = 0  # iterations without a new best
     stalled: bool = False
-    # of the exact solution: rows at the kink, their dual variables, and the sides of all rows, as ``crossover``
-    # has them
+    # of the exact solution: rows at the kink, their dual variables, and the sides of all rows
     exact: tuple | None = None
 
     def duals(self, objective):
@@ -156,9 +155,7 @@ class InteriorPoint:
         blocks = self.objective.blocks
         rows = [np.concatenate(parts) for parts in zip(*blocks.map(self.model.one, rows=False), strict=True)]
         for d, at_kink in guesses(self.objective, *rows):
-            guess = Guess(self.model, d, at_kink)
-            sides = blocks.keep(guess.sides, rows=False)
-            self._cross_over(state, sides, blocks.map(guess.kinks, sides, rows=False))
+            self._take(state, Guess(self.model, d, at_kink).cross_over(self.objective, self._size()))
             if state.exact is not None and state.gap == 0.0 and state.optimality <= self.tol:
                 return True
         return False
@@ -208,13 +205,16 @@ class InteriorPoint:
         self._measure(state, self._look(state, primal, dual), np.abs(direction))
         if self.exact and state.gap <= NEAR * abs(state.value):
             sides = blocks.keep(partial(self.model.sides, self.spread), state.rows, rows=False)
-            self._cross_over(state, sides, blocks.map(self.model.kinks, state.rows, sides, rows=False))  # 6
+            at_kink = blocks.map(self.model.kinks, state.rows, sides, rows=False)
+            self._take(state, cross_over(self.objective, self.model, sides, at_kink, self._size()))  # 6
 
-    def _cross_over(self, state, sides, at_kink):
-        """Report the exact solution instead of the iterate, which stays what the next step begins with."""
+    def _size(self):
+        """What is typical of the columns."""
+        return np.abs(self.coordinates.mean) + 1.0 / self.coordinates.scale[: self.objective.n_features]
+
+    def _take(self, state, found):
+        """Report an exact solution instead of the iterate, which stays what the next step begins with."""
         objective, blocks = self.objective, self.objective.blocks
-        size = np.abs(self.coordinates.mean) + 1.0 / self.coordinates.scale[: objective.n_features]
-        found = cross_over(objective, self.model, sides, at_kink, size)
         if found is None:
             return
         solution, sides = found
