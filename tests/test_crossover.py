@@ -7,7 +7,6 @@ from scipy import sparse
 from sklearn.svm import SVC
 
 from skbigmodel import GDSVC, blocks
-from skbigmodel import passes_piecewise as passes
 from skbigmodel.blocks import make_blocks
 from skbigmodel.losses import AbsoluteError, Hinge, Quantile
 from skbigmodel.objective import LinearObjective
@@ -63,6 +62,16 @@ def rows_of(objective):
     return [np.concatenate(parts) for parts in zip(*source.map(model.one), strict=True)]
 
 
+def state_of(objective, state):
+    """Dual variables per unit of weight, and which rows seem to be at the kink."""
+    at_kink, (_, _, lo, hi) = [], rows_of(objective)
+    for (pieces,) in state.rows:
+        p, q = pieces.distances()
+        at_kink.append((pieces.u < p) & (pieces.v < q))
+    slack = np.concatenate([pieces.slack for (pieces,) in state.rows])
+    return np.where(slack > 0.0, hi, lo) - slack, np.concatenate(at_kink)
+
+
 def check_optimal(objective, found, accuracy=1e-13):
     """Feasible, complementary, and the parameters are what the dual variables lead to: each to rounding."""
     (theta, d), (target, m, lo, hi) = found, rows_of(objective)
@@ -92,9 +101,8 @@ def test_optimality_conditions_hold_exactly(shape, layout, intercept, loss, monk
     state = solver.init(np.zeros(objective.n_params))
     for _ in range(20):
         solver.advance(state)
-        pieces = passes.Pieces(*map(np.concatenate, zip(*(part for (part,) in state.rows), strict=True)))
-        at_kink = (pieces.u < pieces.p) & (pieces.v < pieces.q)
-        found = crossed(objective, pieces.d, at_kink, np.ones(shape[1]))
+        d, at_kink = state_of(objective, state)
+        found = crossed(objective, d, at_kink, np.ones(shape[1]))
         if found is not None:
             check_optimal(objective, found)
             break

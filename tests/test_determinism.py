@@ -74,10 +74,10 @@ def calls(p):
     yield passes_coordinate.gram_epochs, X.T @ X, diag, L1, 3, 0.0, w, X.T @ y
     model = passes_coordinate.Columns(as_rows(X.T.copy()), diag, X.sum(axis=0), float(N), X.T @ y, 0.1)
     yield passes_coordinate.column_epochs, model, L1, 3, 0.0, w, np.zeros(N), np.zeros(1)
-    pieces = passes_piecewise.Pieces(*uniform(10, p))
+    pieces = passes_piecewise.Pieces(*uniform(7, p))
     yield passes_piecewise.look, pieces, uniform(p), uniform(p)
     yield passes_piecewise.pull, pieces, 0.1, 1.0, uniform(p)
-    yield passes_piecewise.aim, pieces, uniform(p), 0.1, 1.0
+    yield passes_piecewise.aim, pieces, uniform(p), 0.1, 1.0, True
     yield passes_piecewise.complementarity, pieces, 0.5, 0.25
     none, classes = np.empty((0, 0)), frozen(RNG.integers(0, 20, N))
     plain, saga = Anchor(none, none, none), Anchor(none, uniform(20, p + 1), uniform(N, 20))

@@ -142,8 +142,9 @@ class InteriorPoint:
             point[:p] = np.maximum(point[:p], FLOOR * self.spread)
         state = State(theta, value, point, objective.blocks.keep(self.model.pieces, rows=False), [])
         if not objective.penalty.smooth:
-            weight = np.full(p, 1.0 / self.facts.n_counting)  # as much as a row has
-            state.coefs = [passes.make_pieces(p, weight)]
+            m = np.full(p, 1.0 / self.facts.n_counting)  # as much as a row has
+            lo, hi = self._bounds(m)
+            state.coefs = [passes.make_pieces(p, m, hi - lo)]
         self._look(state)
         self._centre(state)
         self._measure(state, self._look(state), np.abs(point))
@@ -167,15 +168,18 @@ class InteriorPoint:
 
     def _centre(self, state):
         """Dual variables and slacks for the point."""
-        penalty, blocks = self.objective.penalty, self.objective.blocks
+        blocks = self.objective.blocks
         size = blocks.reduce(size_of_errors, add, state.rows, rows=False)
         mu = max(size, 1e-8 * self.spread) * self.facts.widest
         state.rows, _ = blocks.renew(partial(self.model.centre, mu), add, state.rows, rows=False)
         for pieces in state.coefs:
-            # in the solver's coordinates, and per unit of the pieces' weight
-            l1 = penalty.l1 * self.coordinates.scale[: len(pieces.m)] / pieces.m
-            hi = l1 + WALL * self.steepest / pieces.m if penalty.positive else l1
-            passes.centre(pieces, -l1, hi, mu)
+            passes.centre(pieces, mu)
+
+    def _bounds(self, m):
+        """lo and hi of the coefficients' pieces, in the solver's coordinates and per unit of their weight."""
+        penalty = self.objective.penalty
+        l1 = penalty.l1 * self.coordinates.scale[: len(m)] / m
+        return -l1, l1 + WALL * self.steepest / m if penalty.positive else l1
 
     # -- the iteration
 
@@ -198,11 +202,12 @@ class InteriorPoint:
         mu = (then / now) ** 3 * now / (2.0 * weight)  # 3
         mu = max(mu, ROUNDING * self.steepest * self.spread)
         bend = 1.0 if min(primal, dual) > SHORT else np.sqrt(primal * dual)
-        direction, primal, dual = self._direction(state, system, mu, bend)  # 4
+        direction, primal, dual = self._direction(state, system, mu, bend, final=True)  # 4
+        step = mu, bend, primal, dual
         for part in state.coefs:
-            passes.step(part, primal, dual)
+            passes.step(part, *step)
         state.point = self._settled(state, state.point + primal * direction)  # 5
-        self._measure(state, self._look(state, primal, dual), np.abs(direction))
+        self._measure(state, self._look(state, step), np.abs(direction))
         if self.exact and state.gap <= NEAR * abs(state.value):
             sides = blocks.keep(partial(self.model.sides, self.spread), state.rows, rows=False)
             at_kink = blocks.map(self.model.kinks, state.rows, sides, rows=False)
@@ -228,7 +233,7 @@ class InteriorPoint:
             state.gap = float(gap) if gap > self._rounding(theta) else 0.0
             state.exact = solution.index, solution.d, sides
 
-    def _direction(self, state, system, mu, bend):
+    def _direction(self, state, system, mu, bend, final=False):
         """Steps 2 and 4: the direction of the point, and how far it and the dual variables can go."""
         objective, p, r, g = self.objective, self.objective.n_features, state.residual.copy(), None
         pull = partial(self.model.pull, mu, bend)
@@ -238,10 +243,10 @@ class InteriorPoint:
         if self.system is RowSystem:
             g = np.concatenate(objective.blocks.map(partial(pulls, mu, bend), state.rows, rows=False))
         direction = system.solve(pulled, g, r)
-        aim = partial(self.model.aim, self.coordinates.leave(direction), mu, bend)
+        aim = partial(self.model.aim, self.coordinates.leave(direction), mu, bend, final)
         state.rows, limits = objective.blocks.renew(aim, np.maximum, state.rows)
         for pieces in state.coefs:
-            limits = np.maximum(limits, passes.aim(pieces, direction[:p], mu, bend))
+            limits = np.maximum(limits, passes.aim(pieces, direction[:p], mu, bend, final))
         primal, dual = (float(BACK_OFF / max(BACK_OFF, limit)) for limit in limits)
         if self.ridge.any():  # the residual couples the two
             primal = dual = min(primal, dual)
@@ -251,7 +256,7 @@ class InteriorPoint:
         """The point with exact zeros: in the end a coefficient is zero or its dual variable at a bound."""
         w = point[: self.objective.n_features]
         for pieces in state.coefs:
-            inside = np.minimum(pieces.p, pieces.q) / (pieces.p + pieces.q)
+            inside = np.abs(pieces.slack) / pieces.width
             w[np.maximum(pieces.u, pieces.v) < ZERO * inside * self.spread] = 0.0
         if self.objective.penalty.positive:
             np.maximum(w, 0.0, out=w)
@@ -259,19 +264,19 @@ class InteriorPoint:
 
     # -- what is known of a point
 
-    def _look(self, state, primal=0.0, dual=0.0):
-        """Set theta, take the rows' pieces steps of those lengths, and set their e.
+    def _look(self, state, step=None):
+        """Set theta, let the rows' pieces take the step, if any, and set their e.
 
         Returns Σ m·d·x - l2·w, coefficients' pieces included, and the pieces' gap.
         """
         objective, p = self.objective, self.objective.n_features
         theta = state.theta = self.coordinates.leave(state.point)
-        look = partial(self.model.look, theta, primal, dual)
+        look = partial(self.model.look, theta, step)
         state.rows, (gap, raw) = objective.blocks.renew(look, add_sums, state.rows)
         raw = raw - objective.penalty_gradient(theta)
         for pieces in state.coefs:
             gap += passes.look(pieces, np.zeros(p), state.point[:p])
-            raw[:p] += pieces.m * pieces.d / self.coordinates.scale[:p]
+            raw[:p] += pieces.m * pieces.duals(*self._bounds(pieces.m)) / self.coordinates.scale[:p]
         return raw, gap
 
     def _measure(self, state, seen, uncertain):

@@ -65,24 +65,26 @@ class PieceModel(NamedTuple):
 
     def pieces(self, block):
         """Pieces without a point yet."""
-        return [passes.make_pieces(len(block.y), block.s / self.weight) for _ in self.parts(block)]
+        n, m = len(block.y), block.s / self.weight
+        return [passes.make_pieces(n, m, hi - lo) for _, lo, hi in self.parts(block)]
 
     def centre(self, mu, block, rows):
         """Put the point where complementarity is ``mu``."""
-        for pieces, (_, lo, hi) in zip(rows, self.parts(block), strict=True):
-            passes.centre(pieces, lo, hi, mu)
+        for pieces in rows:
+            passes.centre(pieces, mu)
         return 0.0
 
     def sides(self, spread, block, rows):
         """Where the rows seem to lie, as ``crossover`` has it; the loss has one piece for each row."""
         (pieces,), ((_, lo, hi),) = rows, self.parts(block)
-        at_kink = (pieces.u < pieces.p * spread) & (pieces.v < pieces.q * spread)
-        return sides_of(pieces.d, lo, hi, at_kink & (pieces.m > 0))
+        p, q = pieces.distances()
+        at_kink = (pieces.u < p * spread) & (pieces.v < q * spread)
+        return sides_of(pieces.duals(lo, hi), lo, hi, at_kink & (pieces.m > 0))
 
     def kinks(self, block, rows, side):
         """(numbers, dual variables) of the rows at the kink."""
-        at = np.flatnonzero(side == KINK)
-        return block.start + at, rows[0].d[at]
+        (pieces,), ((_, lo, hi),), at = rows, self.parts(block), np.flatnonzero(side == KINK)
+        return block.start + at, pieces.duals(lo, hi)[at]
 
     def one(self, block):
         """(target, m, lo, hi) of the rows of a loss with one piece for each."""
@@ -108,24 +110,24 @@ class PieceModel(NamedTuple):
             out[-1] += g.sum()
         return 0.0
 
-    def aim(self, theta, mu, bend, block, rows):
+    def aim(self, theta, mu, bend, final, block, rows):
         """Put the direction; what limits the steps."""
         dz = np.empty(len(block.y))
         decision(block.rows, theta, self.fit_intercept, dz)
-        return np.max([passes.aim(pieces, dz, mu, bend) for pieces in rows], axis=0)
+        return np.max([passes.aim(pieces, dz, mu, bend, final) for pieces in rows], axis=0)
 
-    def look(self, theta, primal, dual, block, rows):
-        """Take the step and set e; the gap, and Σ m·d·(x, 1)."""
-        if primal or dual:
+    def look(self, theta, step, block, rows):
+        """Take the step, if any, and set e; the gap, and Σ m·d·(x, 1)."""
+        if step:
             for pieces in rows:
-                passes.step(pieces, primal, dual)
-        out, z = np.zeros(theta.size), np.empty(len(block.y))
-        d = sum(pieces.m * pieces.d for pieces in rows)
+                passes.step(pieces, *step)
+        out, z, parts = np.zeros(theta.size), np.empty(len(block.y)), self.parts(block)
+        d = sum(pieces.m * pieces.duals(lo, hi) for pieces, (_, lo, hi) in zip(rows, parts, strict=True))
         intercept = theta[-1] if self.fit_intercept else 0.0
         passes.predict_and_add(block.rows, theta, intercept, d, z, out)
         if self.fit_intercept:
             out[-1] += d.sum()
-        targets = (target for target, _, _ in self.parts(block))
+        targets = (target for target, _, _ in parts)
         return sum(map(passes.look, rows, targets, repeat(z))), out
 
 
