@@ -300,8 +300,9 @@ class Blocks:
 
     def relay(self, function, state, visits):
         """``state`` after ``state = function(state, block, *args)`` for each of the visits (number, *args)."""
-        for k, *args in visits:
-            state = function(state, self.blocks[k], *args)
+        blocks = self.visit([k for k, *_ in visits])
+        for _, *args in visits:
+            state = function(state, next(blocks), *args)
         return state
 
     def total(self, function, shape, *kept, merged=False):

@@ -77,6 +77,7 @@ MODELS = {  # model, X, target, whether weighted
     "gd": (R(solver="gd", alpha=0.1), X, "number", True),
 }
 CUT = (250, 400, 250)
+EVEN = X / X.std(axis=0)
 
 
 @pytest.fixture(scope="module")
@@ -422,10 +423,39 @@ def test_dsk_06_sorted_labels():
     assert accuracy(order) == found
 
 
+# -- parameters that visit the chunks: mini-batches of linear models
+
+STOCHASTIC = {
+    "sgd": (L(solver="sgd", tol=1e-2), "bool"),
+    "softmax": (L(solver="sgd", max_iter=4, class_weight={"a": 2.0, "b": 1.0, "c": 0.5}), "text"),
+    "l1": (R(solver="sgd", alpha=0.02, l1_ratio=1.0, max_iter=4), "number"),
+    "margin": (GDSVC(solver="sgd", loss="squared_hinge", max_iter=4), "bool"),
+    "adam": (R(solver="adam", alpha=0.1, max_iter=4), "number"),
+    "plain": (L(solver="adam", learning_rate=0.01, batch_size=7, average=True, max_iter=3), "bool"),
+}
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("name", STOCHASTIC)
+def test_mini_batches_visit_the_chunks(client, monkeypatch, name):
+    """The same bits from a file in the same blocks, from chunks in this process and on a cluster."""
+    (model, target), s = STOCHASTIC[name], np.round(WEIGHT, 1)
+    model, y = clone(model).set_params(random_state=0), TARGETS[target]
+    monkeypatch.setattr(blocks, "SLICE_BYTES", 8 * P * 150)
+    expected = bits(model.fit(Foreign(EVEN), y, s))
+    chunks = [da.from_array(values, chunks=(150, *values.shape[1:])) for values in (EVEN, y, s)]
+    with dask.config.set(scheduler="sync"):
+        assert bits(model.fit(*chunks)) == expected
+    with client.as_current():
+        assert bits(model.fit(*chunks)) == expected
+    if name == "sgd":
+        optimum = clone(model).set_params(solver="auto", tol=1e-6).fit(EVEN, y, s).loss_curve_[-1]
+        assert model.optimality_ <= model.tol and model.loss_curve_[-1] < optimum * (1 + 1e-3)
+
+
 # -- networks
 
 
-EVEN = X / X.std(axis=0)
 NETWORKS = {
     "adam": ({"max_iter": 2, "class_weight": {"a": 2.0, "b": 1.0, "c": 0.5}}, 0),
     "lbfgs": ({"solver": "lbfgs", "alpha": 10.0, "max_iter": 6}, 1e-9),
@@ -548,13 +578,12 @@ def test_errors(scheduler, name):
     assert pickle.dumps(vars(model)) == before
 
 
-@pytest.mark.parametrize("solver", ["sgd", "saga", "adam"])
-def test_solvers_that_need_the_rows(cluster, solver):
-    """They are refused in a sentence which names those that work, and where the rows are here they work."""
-    with pytest.raises(ValueError, match="on a cluster. Solvers that can: 'auto', .*'newton'"):
-        L(solver=solver).fit(lazy(X), lazy(LABELS))
+def test_a_solver_that_needs_the_rows(cluster):
+    """It is refused in a sentence which names those that work, and where the rows are here it works."""
+    with pytest.raises(ValueError, match="on a cluster. Solvers that can: 'auto', .*'newton'.*'sgd', 'adam'"):
+        L(solver="saga").fit(lazy(X), lazy(LABELS))
     with dask.config.set(scheduler="threads"):
-        L(solver=solver, tol=0.1, random_state=0).fit(lazy(X), lazy(LABELS))
+        L(solver="saga", tol=0.1, random_state=0).fit(lazy(X), lazy(LABELS))
 
 
 # -- what may happen to a cluster

@@ -10,6 +10,9 @@ arrive:
 3. An epoch that raises the objective is undone and repeated with a smaller rate; after a good one the rate
    grows.
 
+The parameters visit the blocks in a shuffled order, on a cluster too: what an epoch changes is sent on from
+block to block.
+
 A stream (:meth:`MiniBatch.stream`) takes plain steps of a falling rate, since no row comes back.
 
 References
@@ -20,6 +23,7 @@ Control Optim. 30 (1992).
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -73,8 +77,6 @@ class MiniBatch:
     @staticmethod
     def refusal(objective):
         """Why the optimum is out of reach, or ``None``."""
-        if objective.blocks.remote:
-            return "it visits rows one after the other, and they lie on a cluster"
         return None if getattr(objective.loss, "smooth", True) else "the loss has kinks"
 
     @property
@@ -153,11 +155,9 @@ class MiniBatch:
         theta = self._matrix(state.last)
         walk = Walk(theta, np.zeros(self.shape), state.moments.copy(), np.zeros(self.shape), counts)
         key = self.settings.seed * 1_048_583 + state.count
-        order = shuffled(len(self.blocks.blocks), key)
-        for k, block in zip(order, self.blocks.visit(order), strict=True):
-            part = anchor._replace(table=anchor.table[block.start : block.stop])
-            epoch(block.rows, block.y, block.s, self.head, plan, part, walk, key * 1021 + int(k) + 1)
-        return walk
+        order = shuffled(len(self.blocks.bounds) - 1, key).tolist()
+        visits = [(k, key * 1021 + k + 1) for k in order]
+        return self.blocks.relay(partial(_visit, self.head, plan, anchor), walk, visits)
 
     def keep_walk(self, state, walk):
         state.last, state.moments = self._flat(walk.theta), walk.moments
@@ -195,6 +195,13 @@ class MiniBatch:
 
     def _flat(self, matrix):
         return matrix[:, : self.shape[1] - 1 + bool(self.objective.fit_intercept)].T.ravel()
+
+
+def _visit(head, plan, anchor, walk, block, key):
+    """The walk after the steps over the rows of a block."""
+    part = anchor._replace(table=anchor.table[block.start : block.stop])
+    epoch(block.rows, block.y, block.s, head, plan, part, walk, key)
+    return walk
 
 
 class SGD(MiniBatch):

@@ -20,6 +20,13 @@ class Saga(SGD):
 
     name = "saga"
 
+    @staticmethod
+    def refusal(objective):
+        """Why the optimum is out of reach, or ``None``."""
+        if objective.blocks.remote:
+            return "what it remembers of each row is kept in one place, and the rows lie on a cluster"
+        return SGD.refusal(objective)
+
     def init(self, theta):
         """Evaluate the start, with the slopes of all rows."""
         state = super().init(theta)
