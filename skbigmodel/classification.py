@@ -109,6 +109,21 @@ class GradientClassifier(ClassifierMixin, GradientEstimator):
         return compute_class_weight(self.class_weight, classes=classes, y=classes)
 
     @blockwise
+    def decision_function(self, X):
+        """Raw predictions: log-odds of the second of two classes, else the logits of each class.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_samples,) for two classes, else (n_samples, n_classes)
+        """
+        z = self._raw_predictions(X)
+        return z[:, 0] if z.shape[1] == 1 else z
+
+    @blockwise
     def predict(self, X):
         """Predict the class of each row.
 
@@ -121,7 +136,10 @@ class GradientClassifier(ClassifierMixin, GradientEstimator):
         ndarray of shape (n_samples,)
             With the dtype of ``classes_``.
         """
-        z = self._raw_predictions(X)
+        return self._labels_of(self._raw_predictions(X))
+
+    def _labels_of(self, z):
+        """The labels that raw predictions stand for."""
         return self.classes_[decide(z)]
 
     def score(self, X, y, sample_weight=None):

@@ -270,21 +270,6 @@ class GDLogisticClassifier(GradientClassifier, LinearEstimator):
         return {"coef_": np.array(coef, dtype=dtype, order="C"), "intercept_": intercept.astype(dtype)}
 
     @blockwise
-    def decision_function(self, X):
-        """Log-odds of the second class, or raw predictions of each class.
-
-        Parameters
-        ----------
-        X : array-like or sparse matrix of shape (n_samples, n_features)
-
-        Returns
-        -------
-        ndarray of shape (n_samples,) for two classes, else (n_samples, n_classes)
-        """
-        z = self._raw_predictions(X)
-        return z[:, 0] if z.shape[1] == 1 else z
-
-    @blockwise
     def predict_proba(self, X):
         """Probability of each class: the logistic or softmax function of the raw predictions.
 

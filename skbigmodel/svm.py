@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from ._docs import documented
 from .base import blockwise, copy_fitted, streamed
-from .classification import GradientClassifier, decide, validation_accuracy
+from .classification import GradientClassifier, validation_accuracy
 from .kernel_classifier import KernelClassifier, support_attributes
 from .linear import LinearEstimator
 from .multiclass import binary_problems, count_votes, scores_of_pairs
@@ -471,24 +471,12 @@ class GDSVC(KernelClassifier, GradientClassifier, LinearEstimator):
             return z
         return scores_of_pairs(z, len(self.classes_))
 
-    @blockwise
-    def predict(self, X):
-        """Predict the class of each row.
-
-        Parameters
-        ----------
-        X : array-like or sparse matrix of shape (n_samples, n_features)
-
-        Returns
-        -------
-        ndarray of shape (n_samples,)
-            With the dtype of ``classes_``.
-        """
+    def _labels_of(self, z):
+        """The labels that raw predictions stand for; of pairs of classes those with the most votes."""
         if self.break_ties and self.decision_function_shape == "ovo":
             raise ValueError("break_ties must be False when decision_function_shape is 'ovo'")
-        z = self._raw_predictions(X)
         if z.shape[1] == 1 or self.multi_class_ == "ovr":
-            return self.classes_[decide(z)]
+            return super()._labels_of(z)
         scores = (scores_of_pairs if self.break_ties else count_votes)(z, len(self.classes_))
         return self.classes_[scores.argmax(axis=1)]
 
