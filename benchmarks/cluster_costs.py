@@ -3,8 +3,8 @@
     python benchmarks/cluster_costs.py             measure, check, extrapolate (two minutes)
     python benchmarks/cluster_costs.py --overhead  only the cost of messages
 
-The model of a pass over n rows of p columns in B blocks, K raw predictions a row, with T threads, each of which
-gets one task:
+The model of a pass over n rows of p columns in B blocks, K raw predictions a row, with T threads, each of
+which gets one task:
 
     seconds = a + t·T + b·B/T + c·n·p·K/T
 
@@ -109,8 +109,8 @@ def extrapolate(a, t, b, c):
     for n, T in ((10**9, 16), (10**9, 128), (10**11, 128), (10**11, 4096)):
         B = n * 8 * P / 128e6
         print(
-            f"{n:.0e} rows on {T:5d} threads: {n * P * 8 / 1e12:5.1f} TB in {B:9,.0f} blocks; a pass computes "
-            f"{c * n * P / T:7.1f} s, its tasks cost {a + t * T + b * B / T:6.2f} s"
+            f"{n:.0e} rows on {T:5d} threads: {n * P * 8 / 1e12:5.1f} TB in {B:9,.0f} blocks; "
+            f"a pass computes {c * n * P / T:7.1f} s, its tasks cost {a + t * T + b * B / T:6.2f} s"
         )
 
 

@@ -3,9 +3,9 @@
     python benchmarks/out_of_core_speed.py [--rows 500000] [--repeat 3] [--folder DIR] [--only chunked]
 
 The files lie in the page cache, where the system has room for them: what is measured is what reading,
-decoding and copying cost, not the disk. A value of 1 means that the file makes no difference. The first column
-is what the library of the file needs for one read of all rows, in slices of some 8 MB on one thread, and
-nothing else: a fit makes one to some tens of passes. Files that ``--folder`` holds already are used again.
+decoding and copying cost, not the disk. A value of 1 means that the file makes no difference. The first
+column is what the library of the file needs for one read of all rows, in slices of some 8 MB on one thread,
+and nothing else: a fit makes one to some tens of passes. Files that ``--folder`` holds already are used again.
 """
 
 import argparse

@@ -5,8 +5,8 @@
 Each file is a table with the label in its last column; columns of text are categories. scikit-learn's digits
 and breast cancer are always there. For each seed a table is cut at random, stratified by class, into training
 rows (half of them, at most ``--rows``) and test rows (at most ``TESTED``). MLPClassifier gets standardised
-numbers and one-hot categories. Prints, for each table, the mean error of both, the ratio of their sums over the
-seeds, and the seconds of a fit for 1000 training rows; at the end the geometric mean of the ratios.
+numbers and one-hot categories. Prints, for each table, the mean error of both, the ratio of their sums over
+the seeds, and the seconds of a fit for 1000 training rows; at the end the geometric mean of the ratios.
 """
 
 import argparse

@@ -210,6 +210,7 @@ class GradientEstimator(CallbackSupportMixin, BaseEstimator):
         last = [time.monotonic()]
 
         def watch(n_iter, state):
+            """Print where asked to, tell the callbacks; whether one of them asks to stop."""
             if self.verbose and (self.verbose > 1 or time.monotonic() - last[0] > 1.0):
                 last[0] = time.monotonic()
                 print(f"[{type(self).__name__}] {self._progress(n_iter, state)}")

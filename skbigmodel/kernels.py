@@ -103,7 +103,7 @@ class Sigmoid(NamedTuple):
 
 
 def variance(X, s=None):
-    """Variance over all entries of an array or sparse matrix, zeros included; a row of weight 2 counts twice."""
+    """Variance over all entries of an array or sparse matrix, zeros included; weight 2 counts a row twice."""
     s = np.ones(X.shape[0]) if s is None else s
     size = s.sum() * X.shape[1]
     if issparse(X):

@@ -37,7 +37,7 @@ class MappedRows:
         return self.read(start, max(start, stop), np.empty)
 
     def read(self, start, stop, room):
-        """Rows start to stop: as they lie where that is in one tile, else copied to ``room(shape, dtype)``."""
+        """Rows start to stop: as they lie if that is in one tile, else copied to ``room(shape, dtype)``."""
         first = int(np.searchsorted(self.ends, start, side="right"))
         if start < stop <= self.ends[first] and len(self.tiles[first]) == 1:
             tile = self.tiles[first][0]

@@ -107,8 +107,8 @@ class HeavyMetric:
 class RecycledMetric:
     """A metric set right along directions for which the products with the matrix are known.
 
-    These are conjugate and of energy 1, as conjugate gradients make them: then the limited-memory BFGS formula
-    with all of them, and ``metric`` to start from, comes down to four products.
+    These are conjugate and of energy 1, as conjugate gradients make them: then the limited-memory BFGS
+    formula with all of them, and ``metric`` to start from, comes down to four products.
     """
 
     def __init__(self, metric, directions, changes):

@@ -69,7 +69,8 @@ class NetworkData(GradientClassifier):
         """X, y as it is, its 0/1 matrix and the weights."""
         if is_dask(X) or is_dask(y):
             raise TypeError(
-                "several labels of a row are taken from Dask collections by partial_fit only: call it for each "
+                "several labels of a row are taken from Dask collections by partial_fit only: call it for "
+                "each "
                 "epoch"
             )
         if self.class_weight is not None:
@@ -139,15 +140,16 @@ def _n_counting(block):
 
 
 def _cut(rows, coded, fraction, rng, insist):
-    """``train_test_split`` of the numbers of rows, stratified for two classes; a preset does not insist on it."""
+    """``train_test_split`` of row numbers, stratified for two classes; a preset does not insist on that."""
     if coded.n_outputs > 1 or not insist and np.bincount(coded.Y[rows, 0]).min() < 2:
         return train_test_split(rows, random_state=rng, test_size=fraction)
     codes = coded.Y[rows, 0]
     few = np.bincount(codes, minlength=len(coded.classes)) == 1
     if few.any():
         raise ValueError(
-            "The least populated classes in y have only 1 member, too few to hold rows of each class out: pass "
-            f"X_val and y_val. Classes with too few members are: {[str(label) for label in coded.classes[few]]}"
+            "The least populated classes in y have only 1 member, too few to hold rows of each class out: "
+            "pass X_val and y_val. Classes with too few members are: "
+            f"{[str(label) for label in coded.classes[few]]}"
         )
     return [rows[places] for places in _stratified(codes, fraction, rng)]
 

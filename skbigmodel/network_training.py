@@ -92,8 +92,8 @@ class NetworkTraining(NetworkData):
         widths = [self.coefs_[0].shape[0], *(len(b) for b in self.intercepts_)]
         if widths != net.widths.tolist():
             raise ValueError(
-                f"hidden_layer_sizes={self._settings.hidden_layer_sizes!r} and the data make layers of the widths "
-                f"{net.widths.tolist()}, but the last fit had {widths}"
+                f"hidden_layer_sizes={self._settings.hidden_layer_sizes!r} and the data make layers of the "
+                f"widths {net.widths.tolist()}, but the last fit had {widths}"
             )
         if net.softmax != (self.out_activation_ == "softmax"):
             raise ValueError("y held several labels of a row in the last fit and does not now, or conversely")

@@ -394,9 +394,9 @@ class GDMLPClassifier(NetworkTraining):
 
         ``class_weight="balanced"`` counts the classes as they come. ``tol`` and ``max_iter`` play no role,
         but for the schedule of the rate. After a ``fit`` the stream starts at its weights, with the state of
-        its optimizer. With a preset the first batch tells the scales and the categories of the columns, unless
-        a ``fit`` has; the rate is constant unless ``lr_schedule`` is set, and the model is the running mean of
-        the parameters over so many batches as a twelfth of ``max_iter``.
+        its optimizer. With a preset the first batch tells the scales and the categories of the columns,
+        unless a ``fit`` has; the rate is constant unless ``lr_schedule`` is set, and the model is the running
+        mean of the parameters over so many batches as a twelfth of ``max_iter``.
 
         Parameters
         ----------
@@ -469,21 +469,6 @@ class GDMLPClassifier(NetworkTraining):
 
     def _labels_of(self, z):
         return (z > 0).astype(int) if self._has_several_labels() else self.classes_[decide(z)]
-
-    @blockwise
-    def decision_function(self, X):
-        """Raw outputs of the last layer: the logits.
-
-        Parameters
-        ----------
-        X : array-like or sparse matrix of shape (n_samples, n_features)
-
-        Returns
-        -------
-        ndarray of shape (n_samples,) for two classes, else (n_samples, n_classes)
-        """
-        z = self._raw_predictions(X)
-        return z[:, 0] if z.shape[1] == 1 else z
 
     @blockwise
     def predict_proba(self, X):

@@ -201,7 +201,7 @@ def _heavy_gram(position, block, d, H):
 
 
 def folded(H):
-    """The symmetric matrix whose entries were summed in one triangle or the other, by their order in a row."""
+    """The symmetric matrix whose entries were summed in either triangle, by their order in a row."""
     return H + H.T - np.diag(H.diagonal())
 
 

@@ -103,6 +103,7 @@ class Adam(NamedTuple):
     n_moments = 2
 
     def step(self, theta, grad, moments, t, rate):
+        """Move ``theta`` and the running means in ``moments`` (2, n_params), as step number t."""
         m, v, number = moments[0], moments[1], theta.dtype.type  # arithmetic in the width of theta
         corrected = number(rate * np.sqrt(1.0 - self.beta_2**t) / (1.0 - self.beta_1**t))
         keep_m, keep_v, epsilon = number(self.beta_1), number(self.beta_2), number(self.epsilon)

@@ -20,7 +20,7 @@ FLAT = 1e-12  # least curvature of a step, for kernels that are not positive def
 
 @jit
 def inner_products(rows, wanted, columns, shift, T, a, b):
-    """T = inner products of rows ``wanted`` with rows ``columns``, minus ``shift``; a, b = their squared norms.
+    """T = inner products of rows ``wanted`` with rows ``columns``, minus ``shift``; a, b = squared norms.
 
     The bits of an entry depend on its two rows and on all of ``columns``, but not on what else is wanted.
     """

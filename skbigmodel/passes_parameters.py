@@ -65,6 +65,7 @@ class Scaled(NamedTuple):
         return out
 
     def pull(self, net, theta, grad):
+        """Turn the gradient in the layers' parameters into that in ``theta``, in place."""
         number, n, size = grad.dtype.type, net.widths[0], net.weights[1]
         W, G = theta[:size].reshape(n, net.widths[1]), grad[:size].reshape(n, net.widths[1])
         scales, slopes = theta[theta.size - n :], grad[theta.size - n :]

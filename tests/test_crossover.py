@@ -137,7 +137,7 @@ def test_a_wrong_guess_is_put_right_or_refused():
 
 @pytest.mark.parametrize("intercept", INTERCEPTS)
 def test_wide_sparse_rows_by_conjugate_gradients(intercept):
-    """The same conditions, from the dual variables of coordinate descent; rows of any length, one of zeros."""
+    """The same conditions, from the dual variables of coordinate descent; rows of any length, one zeros."""
     rng = np.random.default_rng(3)
     X = sparse.random_array((300, 1500), density=0.02, rng=rng, format="csr")
     X = X.multiply(10.0 ** rng.uniform(-1, 1, (300, 1))).tocsr()

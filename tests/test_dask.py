@@ -379,7 +379,7 @@ def test_dsk_11_score_reads_chunk_by_chunk(scheduler):
     [R(random_state=0), L(random_state=0), GDSVC(random_state=0), GDMLPClassifier((5,), random_state=0)],
 )
 def test_partial_fit_visits_the_chunks(client, model):
-    """Each row once; the same seed gives the same bits with and without a cluster, and calls differ in order."""
+    """Each row once; one seed gives the same bits with and without a cluster, and calls differ in order."""
     y = SCORE if isinstance(model, R) else TARGETS["text"]
     classes = {} if isinstance(model, R) else {"classes": np.unique(y)}
     weights = np.where(np.arange(N) < 300, 0.0, 1.0)

@@ -170,7 +170,7 @@ def frame(kind, n=150):
 
 @pytest.mark.parametrize("kind", ["pandas", "polars"])
 def test_categories(kind):
-    """Text and categories have a column for each value, unknown and missing ones none; other bits are free."""
+    """Text and categories have a column for each value, unknown and missing ones none; others are free."""
     X, y, new = frame(kind)
     model = make(max_iter=150).fit(X, y)
     assert model.score(X, y) > 0.95
@@ -252,7 +252,7 @@ def test_the_start():
 
 
 def test_the_last_best_epoch_is_kept():
-    """Of equal validation scores the last; the score is that of the model returned: 1 - half its Brier score."""
+    """Of equal validation scores the last; the score is that of the model returned: 1 - Brier score / 2."""
     model = make(max_iter=25).fit(X, Y, X_val=X[:40], y_val=Y[:40])
     scores = np.array(model.validation_scores_)
     assert len(scores) == 25

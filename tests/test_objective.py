@@ -126,7 +126,7 @@ def test_metric(kind, layout, fit_intercept):
 @either_intercept
 @every_layout
 def test_multinomial_metric(layout, fit_intercept):
-    """Means over the rows of x·xᵀ, by curvature, and of diag(p) - p·pᵀ; their product has the Hessian's trace."""
+    """Means over the rows of x·xᵀ, by curvature, and of diag(p) - p·pᵀ; the product has the Hessian's trace."""
     objective = make("softmax", layout, fit_intercept)
     theta, v = point(objective), point(objective, 2)
     X, _, s = data()

@@ -113,8 +113,10 @@ def test_quadratic_program(shape, loss, intercept):
     assert objective(model, X, y, s) <= program.fun * (1 + 1e-9)
 
 
-SOLVERS = {"hinge": ["interior-point", "dual"],
-           "squared_hinge": ["dual", "newton", "newton-cg", "lbfgs", "gd", "nesterov", "saga", "sgd"]}  # fmt: skip
+SOLVERS = {
+    "hinge": ["interior-point", "dual"],
+    "squared_hinge": ["dual", "newton", "newton-cg", "lbfgs", "gd", "nesterov", "saga", "sgd"],
+}
 
 
 @every_intercept
@@ -280,7 +282,7 @@ def test_pairs_of_classes(n_classes, layout):
 @pytest.mark.parametrize("solver, n_classes", [("auto", 2), ("auto", 3), ("dual", 2)])
 @every_layout
 def test_support_vectors(layout, solver, n_classes):
-    """SVC(kernel="linear"): support vectors and dual variables, with weights; coefficients as it keeps them."""
+    """SVC(kernel="linear"): support vectors and dual variables, with weights; coefficients as it has them."""
     X, y = data(100, n_classes=n_classes)
     X, s = LAYOUTS[layout](X), np.random.default_rng(0).integers(1, 3, len(y))
     model = GDSVC(multi_class="ovo", solver=solver).fit(X, y, s)
@@ -295,7 +297,7 @@ def test_support_vectors(layout, solver, n_classes):
 
 
 def test_where_support_vectors_are_not_kept(tmp_path):
-    """Rows in a file stay there; a fit of each class against the rest, other losses and other ends have none."""
+    """Rows in a file stay there; fits of each class against the rest, other losses, other ends have none."""
     X, y = data(100)
     model = GDSVC(multi_class="ovo", intercept_scaling=1.0).fit(X, y)
     assert_allclose(model.dual_coef_ @ model.support_vectors_, model.coef_, atol=1e-12)

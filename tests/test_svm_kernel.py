@@ -202,7 +202,7 @@ def test_twin(name, n_classes, C):
 @pytest.mark.parametrize("squared", [False, True])
 @pytest.mark.parametrize("free", [False, True])
 def test_working_sets(monkeypatch, free, squared):
-    """Problems of more rows than are solved at once: the same optimum, for any room and threads to the bit."""
+    """Of more rows than are solved at once: the same optimum, for any room and threads to the bit."""
     monkeypatch.setattr("skbigmodel.gram.WHOLE", 100)
     monkeypatch.setattr("skbigmodel.solvers.working_set.USUAL", 100)
     monkeypatch.setattr("skbigmodel.solvers.working_set.LARGEST", 400)
@@ -507,7 +507,7 @@ def test_class_without_weight(multi_class):
 
 
 def test_copies_and_pickles():
-    """PER-02, PER-04, MEM-10: a pickled machine holds its support vectors, not the data, and predicts alike."""
+    """PER-02, PER-04, MEM-10: a pickled machine has its support vectors, not the data, and predicts alike."""
     X, y = data(2000)
     X[:, 0] += 4.0 * (y - 0.5)  # few support vectors
     model = GDSVC(kernel="rbf", warm_start=True).fit(X, y)

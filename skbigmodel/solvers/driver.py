@@ -65,7 +65,7 @@ class Result:
     state: object = None
 
     def end(self, tol):
-        """What a run that goes on from here need not do again: (theta, status, tol) at its end, or ``None``."""
+        """What a run that goes on from here need not do again: (theta, status, tol), or ``None``."""
         return (self.theta, self.status, tol) if self.status in ("converged", "stalled") else None
 
 

@@ -139,6 +139,7 @@ class MiniBatch:
     # -- an epoch
 
     def plan(self, at, schedule, weight=None):
+        """What stays the same in an epoch of steps in the coordinates ``at``."""
         objective, blocks, penalty = self.objective, self.blocks, self.objective.penalty
         scale = np.append(at.scale[:: at.K], 1.0)[: self.shape[1]]
         return Plan(

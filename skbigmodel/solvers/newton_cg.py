@@ -41,7 +41,7 @@ KEPT_SHARE = 32  # ... and hold together at most the entries of X divided by thi
 
 @dataclass
 class State:
-    """Iterate with value and gradient, the preconditioner if one is kept, and what the stopping test needs."""
+    """Iterate with value and gradient, the preconditioner if one is kept, what the stopping test needs."""
 
     theta: np.ndarray
     value: float

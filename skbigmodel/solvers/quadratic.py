@@ -169,6 +169,7 @@ class _Columns(_Problem):
         return self.columns.g + self.C @ self.q + self.offset[0] * self.columns.sums + self.l2 * self.w
 
     def solve(self, free, r, goal):
+        """By conjugate gradients, each product of which reads the columns twice."""
         diag = self.model.diag[free]
 
         def product(v):
