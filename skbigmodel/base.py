@@ -82,7 +82,8 @@ class GradientEstimator(CallbackSupportMixin, BaseEstimator):
 
     def _blocks(self, X, y, s):
         """The source of blocks of X."""
-        from .blocks import make_blocks, resolve_threads
+        from .slices import make_blocks
+        from .threads import resolve_threads
 
         return make_blocks(X, y, s, resolve_threads(self.n_jobs))
 
@@ -147,9 +148,9 @@ class GradientEstimator(CallbackSupportMixin, BaseEstimator):
 
         ``number`` tells the problems of one fit apart.
         """
-        from .blocks import single_threaded_blas
         from .solvers import make_solver
         from .solvers.driver import Control, Settings, minimize
+        from .threads import single_threaded_blas
 
         if _jit.numba is None:
             warnings.warn(

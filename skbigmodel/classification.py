@@ -197,7 +197,7 @@ def validation_accuracy(held_out, predict):
 
     ``predict(theta, X)`` gives the labels; the result is ``None`` where no rows are held out.
     """
-    from .blocks import in_slices
+    from .slices import in_slices
 
     if held_out is None:
         return None

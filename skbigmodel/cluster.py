@@ -23,8 +23,10 @@ import numpy as np
 from scipy import sparse
 
 from ._jit import frozen
-from .blocks import ONE, ArrayBlocks, Block, Tree, single_threaded_blas
+from .blocks import ONE, ArrayBlocks, Block
 from .rows import as_csr, as_rows
+from .sums import Tree
+from .threads import single_threaded_blas
 from .validation import as_float
 
 MESSAGE_BYTES = (

@@ -7,9 +7,9 @@ columns by block of columns on threads, and keeps the rows last used.
 import numpy as np
 from scipy.sparse import issparse
 
-from .blocks import run_tasks
 from .passes_kernel import add_gram_rows, inner_products, similarities
 from .rows import as_rows
+from .threads import run_tasks
 
 COLUMNS = 512  # of the Gram matrix in one task: a tile of them stays in the second-level cache
 WHOLE = 2048  # rows of which the whole Gram matrix is formed at once

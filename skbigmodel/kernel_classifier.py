@@ -206,8 +206,9 @@ def _in_memory(X):
     """A source that is read block by block, as an array."""
     if not is_blockwise(X):
         return X
-    from .blocks import SlicedBlocks, mapped
+    from .mapping import mapped
     from .rows import as_matrix
+    from .slices import SlicedBlocks
     from .sources import stack
 
     blocks = SlicedBlocks(mapped(X), np.broadcast_to(0.0, X.shape[0]))
@@ -218,8 +219,8 @@ class Machine:
     """The dual problems of a fit, and how their solutions make the fitted attributes."""
 
     def __init__(self, estimator, X, labels, sample_weight):
-        from .blocks import resolve_threads
         from .gram import ClassPairs, make_source
+        from .threads import resolve_threads
 
         self.estimator, self.X, self.codes = estimator, X, labels.codes
         self.kernel = estimator._kernel_object(X, sample_weight)
@@ -243,9 +244,9 @@ class Machine:
 
     def solve(self, watch):
         """The result of each problem; small ones on threads, large ones use threads themselves."""
-        from .blocks import run_tasks, single_threaded_blas
         from .gram import WHOLE
         from .solvers.driver import Control, minimize
+        from .threads import run_tasks, single_threaded_blas
 
         results = [None] * len(self.problems)
         apart = watch is None and max(map(len, self.index)) <= WHOLE

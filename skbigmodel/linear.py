@@ -34,7 +34,7 @@ class LinearEstimator(SparseCoefMixin, GradientEstimator):
         X = check_X(self, X, reset=False)
         coef = self.coef_.T
         if is_blockwise(X):
-            from .blocks import in_slices
+            from .slices import in_slices
 
             return in_slices(lambda part: safe_sparse_dot(part, coef) + self.intercept_, X)
         z = safe_sparse_dot(X, coef, dense_output=True) + self.intercept_

@@ -307,7 +307,7 @@ class GDLinearRegressor(MultiOutputMixin, RegressorMixin, LinearEstimator):
 
     def _scorer(self, held_out, loss, target):
         """R² (or D² of the loss's mean) of an iterate on the held-out rows; ``None`` without such."""
-        from .blocks import in_slices
+        from .slices import in_slices
 
         if held_out is None:
             return None

@@ -14,9 +14,11 @@ from scipy.sparse import issparse
 
 from . import passes_network as passes
 from ._jit import frozen
-from .blocks import ONE, run_tasks
+from .blocks import ONE
+from .encoding import encode, encoded
 from .passes_network import Network, Room, Targets
-from .rows import as_rows, encode
+from .rows import as_rows
+from .threads import run_tasks
 
 BATCH = 512  # rows whose layers are kept at a time where all rows count
 PREDICTED = 1 << 19  # entries of the widest layer that are kept at a time when predicting
@@ -116,7 +118,7 @@ def raw_outputs(X, coefs, intercepts, activation, encoder=None):
 
 def encoded_rows(X, encoder, dtype):
     """What rows become by an encoder, an array of that dtype or a sparse matrix."""
-    rows = as_rows(X, encoder)
+    rows = encoded(as_rows(X), encoder)
     if issparse(X):
         return type(X)((rows.data.astype(dtype), X.indices, X.indptr), shape=X.shape)
     out = np.empty((X.shape[0], encoder.starts[-1]), dtype)

@@ -24,7 +24,7 @@ class Encoding(NamedTuple):
     def encoder(self):
         """As the kernels want it."""
         from ._jit import frozen
-        from .rows import Encoder
+        from .encoding import Encoder
 
         numeric = [j for j, names in enumerate(self.categories) if names is None]
         categorical = [j for j, names in enumerate(self.categories) if names is not None]

@@ -124,8 +124,8 @@ class NetworkTraining(NetworkData):
 
     def _scorer(self, held_out, net, coded, encoding):
         """Accuracy of an iterate on the held-out rows, with a preset a smooth one; ``None`` without such."""
-        from .blocks import in_slices
         from .network import raw_outputs, unpack
+        from .slices import in_slices
 
         if held_out is None:
             return None
@@ -146,11 +146,11 @@ class NetworkTraining(NetworkData):
 
     def _train(self, objective, theta, course, score, watch, n_epochs=None):
         """The result of training, and the name of the solver; ``course`` is (rng, rows, kept)."""
-        from .blocks import single_threaded_blas
         from .network import prepare_products
         from .solvers.driver import Control, minimize
         from .solvers.epochs import Epochs, Visits
         from .solvers.scipy_lbfgs import ScipyLBFGS
+        from .threads import single_threaded_blas
 
         settings = self._settings
         max_iter = settings.max_iter if n_epochs is None else n_epochs

@@ -454,7 +454,7 @@ class GDMLPClassifier(NetworkTraining):
         network = self.coefs_, self.intercepts_, self._activation()
         network += (None if encoding is None else encoding.encoder(),)
         if is_blockwise(X):
-            from .blocks import in_slices
+            from .slices import in_slices
 
             return in_slices(lambda part: raw_outputs(part, *network), X)
         z = raw_outputs(X, *network)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from ._jit import called, frozen, jit, method, part
+from ._jit import called, frozen, method, part
 
 
 @called
@@ -154,7 +154,7 @@ class Dense(NamedTuple):
             out[j] += a * self.X[i, j] * self.X[i, j]
 
     def dot_run(self, start, stop, w, shift, z):
-        # four rows at a time: each load of w serves four products
+        """Four rows at a time: each load of ``w`` serves four products."""
         X, i = self.X, start
         while i + 4 <= stop:
             z0 = z1 = z2 = z3 = 0.0
@@ -175,6 +175,7 @@ class Dense(NamedTuple):
             i += 1
 
     def add_run(self, start, stop, a, out):
+        """Four rows at a time: each load and store of ``out`` serves four products."""
         X, i = self.X, start
         while i + 4 <= stop:
             k = i - start
@@ -210,6 +211,7 @@ class Dense(NamedTuple):
             out[i] = total
 
     def lay_out(self, order, shift, like):
+        """Side by side, (n, n_features) for BLAS, or transposed for a plain loop where they are narrow."""
         n, p = order.size, self.X.shape[1]
         if p > NARROW:
             laid = np.empty((n, p), like.dtype)
@@ -311,7 +313,8 @@ class CSR(NamedTuple):
         return np.empty((1, 1), like.dtype)  # they are read where they lie
 
     def inner(self, D, order, laid, T):
-        columns = D.T.copy()  # the rows' entries of a column side by side
+        """Each stored entry times its column of D, whose entries lie side by side in a copy."""
+        columns = D.T.copy()
         total = np.empty(D.shape[0])
         for i in range(order.size):
             total[:] = 0.0
@@ -336,84 +339,8 @@ def as_matrix(rows, n_features):
     return rows.X if isinstance(rows, Dense) else as_csr(rows, n_features)
 
 
-class Encoder(NamedTuple):
-    """What columns become: numbers are scaled and softly clipped, each category has a column of its own."""
-
-    numeric: np.ndarray  # columns of numbers, ...
-    center: np.ndarray  # ... of each its middle ...
-    factor: np.ndarray  # ... and the inverse of its spread
-    categorical: np.ndarray  # columns of codes 0, 1, …; -1 stands for none
-    starts: np.ndarray  # (n_categorical + 1,) output columns of the codes 0, and their number
-
-
-@jit
-def clipped(z):
-    """Nearly z for small z, and between -3 and 3 for any."""
-    z = min(max(z, -1e6), 1e6)
-    return z / np.sqrt(1.0 + z * z * (1.0 / 9.0))
-
-
-@jit
-def encode(X, order, encoder, out):
-    """out (at least len(order), encoder.starts[-1]) = what the rows ``order`` of X become."""
-    number, n_numeric = out.dtype.type, encoder.numeric.size
-    for i in range(order.size):
-        row = order[i]
-        for j in range(n_numeric):
-            out[i, j] = number(clipped((X[row, encoder.numeric[j]] - encoder.center[j]) * encoder.factor[j]))
-        for j in range(n_numeric, encoder.starts[-1]):
-            out[i, j] = 0.0
-        for k in range(encoder.categorical.size):
-            code = X[row, encoder.categorical[k]]
-            if code >= 0.0:
-                out[i, encoder.starts[k] + int(code)] = 1.0
-
-
-class Encoded(NamedTuple):
-    """A C-ordered array whose rows are encoded as they are read; for networks only."""
-
-    X: np.ndarray
-    encoder: Encoder
-
-    def values(self):
-        """All entries as one array (NumPy)."""
-        return self.X.reshape(-1)
-
-    def n_rows(self):
-        return self.X.shape[0]
-
-    def times(self, order, W, room, out):
-        encode(self.X, order, self.encoder, room)
-        product(room, W, out)
-
-    def transposed_times(self, order, D, room, out):
-        product(room.T, D, out)
-
-
-def encoded(rows, encoder):
-    """The rows as the encoder has them; of sparse ones, which have no categories, zeros stay zeros."""
-    if isinstance(rows, Dense):
-        return Encoded(rows.X, encoder)
-    factor = encoder.factor[rows.indices]
-    return rows._replace(data=frozen(clipped_all(rows.data, factor)))
-
-
-@jit
-def clipped_all(values, factors):
-    """``clipped`` of each value times its factor."""
-    out = np.empty_like(values)
-    for k in range(values.size):
-        out[k] = clipped(values[k] * factors[k])
-    return out
-
-
-def as_rows(X, encoder=None):
-    """The layout of an array or a CSR matrix, sharing its memory, or as an encoder reads it."""
-    rows = _as_rows(X)
-    return rows if encoder is None else encoded(rows, encoder)
-
-
-def _as_rows(X):
+def as_rows(X):
+    """The layout of an array or a CSR matrix, sharing its memory."""
     if isinstance(X, np.ndarray):
         return Dense(frozen(X))
     # offsets of 64 bits, whatever the matrix has: one specialisation, and room for any number of entries

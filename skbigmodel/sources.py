@@ -14,9 +14,10 @@ from collections import OrderedDict
 import numpy as np
 from scipy.sparse import csr_matrix, issparse, load_npz, vstack
 
-from .blocks import block_rows, is_sparse
+from .blocks import is_sparse
 from .mapping import mapped
 from .reading import ReadAhead
+from .slices import block_rows
 from .validation import is_blockwise, is_mapped
 
 SMALL_GAP = 64  # rows between two that are wanted

@@ -17,10 +17,10 @@ MODULES = {path.relative_to(PACKAGE).with_suffix("").as_posix(): path for path i
 # what may be imported: a module's own layer and those before it
 LAYERS = [
     {"_jit"},
-    {"losses", "penalties", "activations", "optimizers", "kernels", "rows"},
+    {"losses", "penalties", "activations", "optimizers", "kernels", "rows", "encoding"},
     {name for name in MODULES if name.startswith("passes_")},
-    {"validation", "metrics", "mapping", "reading", "blocks", "cluster", "sources", "dask"}
-    | {"gram", "objective", "softmax", "network"},
+    {"threads", "sums", "validation", "mapping", "reading", "blocks", "slices", "sources", "cluster", "dask"}
+    | {"metrics", "gram", "objective", "softmax", "network"},
     {name for name in MODULES if name.startswith("solvers/")},
     {"_docs", "base"},
     {

@@ -13,18 +13,12 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
 from threadpoolctl import threadpool_info
 
-from skbigmodel import blocks as module
-from skbigmodel.blocks import (
-    ArrayBlocks,
-    SlicedBlocks,
-    Tree,
-    block_bounds,
-    in_slices,
-    make_blocks,
-    resolve_threads,
-    single_threaded_blas,
-)
+from skbigmodel import slices, threads
+from skbigmodel.blocks import MAX_BLOCKS, ArrayBlocks, block_bounds
 from skbigmodel.rows import CSR, Dense
+from skbigmodel.slices import SlicedBlocks, in_slices, make_blocks
+from skbigmodel.sums import Tree
+from skbigmodel.threads import resolve_threads, single_threaded_blas
 
 
 class Foreign:
@@ -68,14 +62,14 @@ def test_cut(shape):
     n, p = shape
     bounds = block_bounds(n, p, n * p)
     assert bounds[0] == 0 and bounds[-1] == n and (np.diff(bounds) > 0).all()
-    assert len(bounds) - 1 <= module.MAX_BLOCKS
+    assert len(bounds) - 1 <= MAX_BLOCKS
     assert len(bounds) == 2 or (len(bounds) - 1) * 8 * (p + 1) <= n * p
 
 
 def test_more_data_more_blocks():
     """One block for what is small, the most there may be for what is large."""
     assert len(block_bounds(1000, 10, 10_000)) == 2
-    assert len(block_bounds(10**7, 100, 10**9)) == module.MAX_BLOCKS + 1
+    assert len(block_bounds(10**7, 100, 10**9)) == MAX_BLOCKS + 1
 
 
 @pytest.mark.parametrize("convert", [np.asarray, sparse.csr_array], ids=["dense", "csr"])
@@ -201,7 +195,7 @@ def test_sums_in_a_forked_child():
 
 def test_slices(monkeypatch):
     """Read block by block in order, converted to float; the sums are those of the array."""
-    monkeypatch.setattr(module, "SLICE_BYTES", 8 * 8 * 1000)
+    monkeypatch.setattr(slices, "SLICE_BYTES", 8 * 8 * 1000)
     X, y, s = data(2500)
     whole = Foreign((10 * X).astype(np.int16))
     source = make_blocks(whole, y, s, 2)
@@ -229,7 +223,7 @@ def test_dtypes_of_slices(dtype):
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_bad_values_in_slices(bad, monkeypatch):
     """The message names the rows that hold them."""
-    monkeypatch.setattr(module, "SLICE_BYTES", 8 * 8 * 1000)
+    monkeypatch.setattr(slices, "SLICE_BYTES", 8 * 8 * 1000)
     X, y, _ = data(2500)
     X[1500, 3] = bad
     with pytest.raises(ValueError, match="X contains NaN or infinity in rows 1000 to 2000"):
@@ -309,7 +303,7 @@ def test_memmaps(tmp_path, dtype, order, kind):
 )
 def test_number_of_threads(n_jobs, cores, environment, expected, monkeypatch):
     """None and negative numbers count what the process may use; a positive number is taken at its word."""
-    monkeypatch.setattr(module.joblib, "cpu_count", lambda: cores)
+    monkeypatch.setattr(threads.joblib, "cpu_count", lambda: cores)
     for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"):
         monkeypatch.delenv(name, raising=False)
     for name, setting in environment.items():

@@ -11,12 +11,14 @@ from sklearn.linear_model import ElasticNet, Lasso, LogisticRegression
 
 from skbigmodel import GDLogisticClassifier, losses, penalties
 from skbigmodel._jit import exp
-from skbigmodel.blocks import ArrayBlocks, SlicedBlocks, single_threaded_blas
+from skbigmodel.blocks import ArrayBlocks
 from skbigmodel.objective import LinearObjective
 from skbigmodel.rows import as_csr
+from skbigmodel.slices import SlicedBlocks
 from skbigmodel.solvers import coordinate, coordinate_softmax, quadratic
 from skbigmodel.solvers.coordinate import CoordinateDescent
 from skbigmodel.solvers.driver import Control, Settings, gap_tolerance, is_converged, minimize
+from skbigmodel.threads import single_threaded_blas
 
 LAYOUTS = {"dense": np.ascontiguousarray, "csr": sparse.csr_array}
 SHAPES = {"tall": (300, 12), "wide": (60, 400)}

@@ -7,10 +7,10 @@ from scipy import sparse
 from sklearn.svm import SVC
 
 from skbigmodel import GDSVC, blocks
-from skbigmodel.blocks import make_blocks
 from skbigmodel.losses import AbsoluteError, Hinge, Quantile
 from skbigmodel.objective import LinearObjective
 from skbigmodel.penalties import ElasticNet
+from skbigmodel.slices import make_blocks
 from skbigmodel.solvers import few_rows
 from skbigmodel.solvers.crossover import KINK, cross_over, crossing, sides_of
 from skbigmodel.solvers.dual import DualCoordinateDescent

@@ -17,7 +17,15 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GridSearchCV
 from test_blocks import Foreign
 
-from skbigmodel import GDSVC, GDLinearRegressor, GDLogisticClassifier, GDMLPClassifier, blocks
+from skbigmodel import (
+    GDSVC,
+    GDLinearRegressor,
+    GDLogisticClassifier,
+    GDMLPClassifier,
+    blocks,
+    slices,
+    threads,
+)
 from skbigmodel.blocks import ArrayBlocks
 from skbigmodel.losses import Huber, Quantile
 
@@ -164,7 +172,7 @@ def bits(model):
 
 def test_bits_do_not_depend_on_the_workers(client, monkeypatch):
     """One worker or two, persisted or not, and a file read in the same blocks: the same bits."""
-    monkeypatch.setattr(blocks, "SLICE_BYTES", 8 * P * 150)
+    monkeypatch.setattr(slices, "SLICE_BYTES", 8 * P * 150)
     models = [R(), L(), L(C=0.1, l1_ratio=1), L(solver="newton-cg")]
     for model in models:
         y = SCORE if isinstance(model, R) else SCORE > 0
@@ -666,7 +674,7 @@ def test_search_on_a_cluster(cluster):
 
 def test_dsk_10_threads_of_dask(scheduler, monkeypatch):
     """On many threads of Dask, results are the same and ours are no more than processors. (DSK-10)"""
-    monkeypatch.setattr(blocks, "_POOL", blocks._Pool())
+    monkeypatch.setattr(threads, "_POOL", threads._Pool())
     monkeypatch.setattr(blocks, "THREAD_ENTRIES", 0)
     model = L(random_state=0).fit(X, TARGETS["text"])
     rows, labels = (np.tile(v, (8, 1)[: v.ndim]) for v in (X, TARGETS["text"]))
@@ -676,7 +684,7 @@ def test_dsk_10_threads_of_dask(scheduler, monkeypatch):
         L(random_state=0, n_jobs=n_jobs).partial_fit(*lazily, classes=["a", "b", "c"]) for n_jobs in (None, 1)
     ]
     assert bits(streams[0]) == bits(streams[1])
-    assert blocks._POOL._size < joblib.cpu_count()  # the caller's is one more
+    assert threads._POOL._size < joblib.cpu_count()  # the caller's is one more
 
 
 def test_no_optimum(scheduler):

@@ -490,7 +490,7 @@ def test_mem_10_pickles_hold_parameters_only():
 @pytest.mark.parametrize("params", [{}, {"early_stopping": True}, {"preset": "tuned"}], ids=str)
 def test_dsk_06_rows_sorted_by_label(kind, params, monkeypatch):
     """DSK-06: batches mix the rows of a source as those in memory: the same bits, however they are sorted."""
-    monkeypatch.setattr("skbigmodel.blocks.SLICE_BYTES", 8 * 4 * 5)  # 5 rows in a block, 40 at a time
+    monkeypatch.setattr("skbigmodel.slices.SLICE_BYTES", 8 * 4 * 5)  # 5 rows in a block, 40 at a time
     order = np.argsort(Y3)
     rows, y, s = X[order], Y3[order], RNG.uniform(0.5, 2.0, 120)
     source = Foreign(rows)

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from skbigmodel import blocks
+from skbigmodel import slices
 from skbigmodel.sources import ArrowRows, StackedRows, write_chunks
 
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
     """500 rows of four columns."""
-    monkeypatch.setattr(blocks, "SLICE_BYTES", 8 * 4 * 500)
+    monkeypatch.setattr(slices, "SLICE_BYTES", 8 * 4 * 500)
 
 
 @pytest.mark.parametrize("weighted", [False, True])

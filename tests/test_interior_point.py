@@ -8,10 +8,10 @@ from scipy import sparse
 from scipy.optimize import linprog
 from sklearn.svm import LinearSVR
 
-from skbigmodel.blocks import make_blocks
 from skbigmodel.losses import AbsoluteError, EpsilonInsensitive, Quantile, SquaredError
 from skbigmodel.objective import LinearObjective
 from skbigmodel.penalties import ElasticNet
+from skbigmodel.slices import make_blocks
 from skbigmodel.solvers.driver import Control, Settings, minimize
 from skbigmodel.solvers.interior_point import InteriorPoint
 

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from skbigmodel import GDLinearRegressor, GDLogisticClassifier, GDMLPClassifier, blocks
-from skbigmodel.blocks import ArrayBlocks, SlicedBlocks, cut_pieces, make_blocks, pieces
+from skbigmodel import GDLinearRegressor, GDLogisticClassifier, GDMLPClassifier, slices
+from skbigmodel.blocks import ArrayBlocks
 from skbigmodel.mapping import MappedRows, mapped
+from skbigmodel.slices import SlicedBlocks, cut_pieces, make_blocks, pieces
 from skbigmodel.sources import StackedRows
 
 h5py = pytest.importorskip("h5py")
@@ -20,7 +21,7 @@ X = np.random.default_rng(0).normal(size=(1000, 6))
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
     """150 rows of six columns."""
-    monkeypatch.setattr(blocks, "SLICE_BYTES", 8 * 6 * 150)
+    monkeypatch.setattr(slices, "SLICE_BYTES", 8 * 6 * 150)
 
 
 @pytest.fixture

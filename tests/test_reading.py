@@ -6,13 +6,12 @@ import time
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
-
-from skbigmodel._jit import frozen
-from skbigmodel import GDLinearRegressor, GDLogisticClassifier, GDMLPClassifier, blocks
-from skbigmodel.blocks import SlicedBlocks
-from skbigmodel.reading import Buffers, ReadAhead, read_rows
-
 from test_blocks import Foreign
+
+from skbigmodel import GDLinearRegressor, GDLogisticClassifier, GDMLPClassifier, slices
+from skbigmodel._jit import frozen
+from skbigmodel.reading import Buffers, ReadAhead, read_rows
+from skbigmodel.slices import SlicedBlocks
 
 
 class Faulty(Foreign):
@@ -48,7 +47,7 @@ FAULTS = {
 @pytest.fixture
 def thousands(monkeypatch):
     """Blocks of 1000 rows of 8 columns."""
-    monkeypatch.setattr(blocks, "SLICE_BYTES", 8 * 8 * 1000)
+    monkeypatch.setattr(slices, "SLICE_BYTES", 8 * 8 * 1000)
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -185,7 +184,7 @@ def test_rows_are_checked_once(thousands, monkeypatch):
         looked.append((start, checked))
         return read_rows(X, start, stop, checked, room)
 
-    monkeypatch.setattr(blocks, "read_rows", reading)
+    monkeypatch.setattr(slices, "read_rows", reading)
     source = SlicedBlocks(Foreign(np.zeros((2500, 8))), np.zeros(2500))
     for _ in range(2):
         list(source.visit())

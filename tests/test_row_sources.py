@@ -10,7 +10,7 @@ from sklearn.compose import make_column_transformer
 from sklearn.model_selection import GridSearchCV, KFold
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-from skbigmodel import GDLinearRegressor, GDLogisticClassifier, GDMLPClassifier, GDSVC, blocks, sources
+from skbigmodel import GDLinearRegressor, GDLogisticClassifier, GDMLPClassifier, GDSVC, slices, sources
 from skbigmodel.sources import (
     ArrowRows,
     SelectedRows,
@@ -36,7 +36,7 @@ def table():
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
     """150 rows of six columns."""
-    monkeypatch.setattr(blocks, "SLICE_BYTES", 8 * 6 * 150)
+    monkeypatch.setattr(slices, "SLICE_BYTES", 8 * 6 * 150)
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from test_blocks import Foreign
 
-from skbigmodel import GDLinearRegressor, GDLogisticClassifier, GDMLPClassifier, blocks
+from skbigmodel import GDLinearRegressor, GDLogisticClassifier, GDMLPClassifier, slices
 
 MODELS = {
     "least squares": (GDLinearRegressor(), "target"),
@@ -57,7 +57,7 @@ def fitted(name, X, targets):
 @pytest.mark.parametrize("name", MODELS)
 def test_memmaps(name, dtype, table, tmp_path, monkeypatch):
     """Whatever type and order a file has."""
-    monkeypatch.setattr(blocks, "SLICE_BYTES", 8 * 6 * 150)  # three blocks
+    monkeypatch.setattr(slices, "SLICE_BYTES", 8 * 6 * 150)  # three blocks
     X, targets = table
     mapped = np.memmap(tmp_path / "X", dtype, "w+", shape=X.shape, order="F")
     mapped[:] = X
@@ -77,7 +77,7 @@ def test_memmaps(name, dtype, table, tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", MODELS)
 def test_foreign_arrays(name, table, tmp_path, monkeypatch):
     """Sources with the same blocks: the same coefficients, bit for bit."""
-    monkeypatch.setattr(blocks, "SLICE_BYTES", 8 * 6 * 150)
+    monkeypatch.setattr(slices, "SLICE_BYTES", 8 * 6 * 150)
     X, targets = table
     mapped = np.memmap(tmp_path / "X", "f8", "w+", shape=X.shape, order="F")
     mapped[:] = X

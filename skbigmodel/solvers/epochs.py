@@ -16,13 +16,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..blocks import block_rows, run_tasks
+from ..encoding import encoded
 from ..network import make_room
 from ..passes_network import Noise, Plan, Targets, Walk, run_steps, shard_gradient, shard_step, weight_of
 from ..passes_parameters import Plain, spread_out
 from ..reading import read_rows
 from ..rows import as_rows
+from ..slices import block_rows
 from ..sources import SelectedRows
+from ..threads import run_tasks
 
 PRODUCTS_PER_CALL = 2_000_000_000  # of rows and parameters, then Ctrl-C is heard
 PER_ROW, PER_STEP = 1_000, 60_000  # what a row and a step cost besides, in such products
@@ -187,7 +189,7 @@ class Epochs:
             part = state.rows[start : start + size]
             numbers = np.sort(part)
             read = read_rows(SelectedRows(blocks.X, numbers), 0, part.size, checked=True)
-            rows = as_rows(read, blocks.encoder)
+            rows = encoded(as_rows(read), blocks.encoder)
             yield rows, self.objective.targets(numbers), np.searchsorted(numbers, part)
 
     def _rates(self, state, done, n_rows, of_all):

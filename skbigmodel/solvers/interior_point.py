@@ -44,7 +44,7 @@ from operator import add
 import numpy as np
 
 from .. import passes_piecewise as passes
-from ..blocks import add_sums
+from ..sums import add_sums
 from ..validation import NotFinite
 from .coordinates import Coordinates
 from .crossover import Guess, Point, cross_over
