@@ -109,8 +109,8 @@ def _optional(name):
 pandas, polars, pyarrow = map(_optional, ("pandas", "polars", "pyarrow"))
 
 
-@pytest.fixture
-def run_python(tmp_path):
+@pytest.fixture(scope="session")
+def run_python(tmp_path_factory):
     """Run source text in a fresh interpreter (warnings as by default) and return its finished process."""
 
     def run(code, *args, **env):
@@ -119,7 +119,8 @@ def run_python(tmp_path):
         places = {**os.environ, "PYTHONPATH": path, **env}
         places = {name: value for name, value in places.items() if value is not None}
         command = [sys.executable, "-c", textwrap.dedent(code), *map(str, args)]
-        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=places, timeout=300)
+        folder = tmp_path_factory.mktemp("child")
+        done = subprocess.run(command, capture_output=True, text=True, cwd=folder, env=places, timeout=300)
         assert done.returncode == 0, done.stderr
         return done
 

@@ -91,11 +91,12 @@ def load_without_numba(run_python, tmp_path):
             """
             import json, pickle, sys
             sys.modules["numba"] = None
-            model, X = pickle.load(open("model.pkl", "rb"))
+            model, X = pickle.load(open(sys.argv[1], "rb"))
             model.coef_.shape
             del sys.modules["numba"]
             print(json.dumps(getattr(model, "decision_function", model.predict)(X).tolist()))
-            """
+            """,
+            tmp_path / "model.pkl",
         )
         return json.loads(done.stdout)
 

@@ -1,4 +1,4 @@
-"""Field reports PAR, UX, FEA-09: threads, forks, unwritable caches, seeds, imports, interrupts, warnings."""
+"""Field reports PAR, UX, FEA-09: threads, forks, unwritable caches, seeds, imports, warnings."""
 
 import json
 import shutil
@@ -173,7 +173,7 @@ def test_par_10_seeds(case, solver):
 
 
 def test_par_11_import_compiles_nothing(run_python):
-    """PAR-11: importing the package and making estimators compiles no kernel, loads no optional package."""
+    """PAR-11: importing the package and making estimators loads and compiles no kernel, loads no extra."""
     done = run_python(
         """
         import gc, json, sys
@@ -181,7 +181,8 @@ def test_par_11_import_compiles_nothing(run_python):
         repr([skbigmodel.GDLinearRegressor(), skbigmodel.GDLogisticClassifier()])
         kernels = [thing for thing in gc.get_objects() if type(thing).__name__ == "CPUDispatcher"]
         compiled = [str(kernel) for kernel in kernels if kernel.signatures]
-        print(json.dumps(compiled + sorted({"dask", "distributed", "matplotlib"} & set(sys.modules))))
+        heavy = {"dask", "distributed", "matplotlib", "skbigmodel.passes_linear"}
+        print(json.dumps(compiled + sorted(heavy & set(sys.modules))))
         """
     )
     assert json.loads(done.stdout) == []
@@ -202,28 +203,6 @@ def test_par_16_random_state_instance_with_threads(classifier, solver):
     instance = np.random.RandomState(1)
     assert_array_equal(bits(instance, 1), runs[0])
     assert not np.array_equal(bits(instance, 1), runs[0])
-
-
-def test_ux_01_interrupt(run_python):
-    """UX-01: Ctrl-C ends an endless fit with a warning; the best iterate is a usable model."""
-    done = run_python(
-        MODELS
-        + """
-import os, signal, threading, warnings
-from sklearn.exceptions import ConvergenceWarning
-for make in (GDLinearRegressor, GDLogisticClassifier):
-    make(solver="gd", max_iter=2).fit(X, y)  # compile before the clock runs
-    threading.Timer(0.7, os.kill, (os.getpid(), signal.SIGINT)).start()
-    with warnings.catch_warnings(record=True) as seen:
-        warnings.simplefilter("always")
-        model = make(solver="gd", learning_rate=1e-6, tol=0, max_iter=10**9).fit(X, y)
-    assert [message.category for message in seen] == [ConvergenceWarning], seen
-    assert "nterrupt" in str(seen[0].message)
-    assert model.coef_.ravel()[0] > 0 and model.loss_curve_[-1] < model.loss_curve_[0]
-print("alive")
-"""
-    )
-    assert done.stdout == "alive\n"
 
 
 @pytest.mark.parametrize("n_classes", [2, 5])

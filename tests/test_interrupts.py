@@ -8,7 +8,7 @@ import pytest
 # with two busy cores needs some room.
 LIMIT = 1.0
 
-# a child process gets the signal in the midst of a fit, and notes when it was sent and when the fit ended
+# a child process gets the signal in the midst of each fit, and notes when it was sent and when the fit ended
 CHILD = """
 import json, os, signal, threading, time, warnings
 import numpy as np
@@ -18,6 +18,7 @@ from sklearn.exceptions import ConvergenceWarning
 rng = np.random.default_rng(0)
 X = rng.normal(size=(20_000, 5))
 y = X[:, 0] + rng.normal(size=len(X))
+report = {}
 
 def interrupted(fit, delay=0.5):
     sent = []
@@ -38,39 +39,26 @@ def interrupted(fit, delay=0.5):
     timer.join()
     return model, latency, [message.category is ConvergenceWarning and "interrupted" in str(message.message)
                             for message in seen]
-"""
 
-ENDLESS = (
-    CHILD
-    + """
-report = {}
-for solver in ("gd", "nesterov"):
-    make = lambda max_iter: MODEL(solver=solver, learning_rate=1e-9, tol=0, max_iter=max_iter)
-    make(2).fit(X, TARGET)  # compiled before the clock runs
-    model, latency, warned = interrupted(lambda: make(10**9).fit(X, TARGET))
-    curve = model.loss_curve_
-    usable = model.coef_.ravel()[0] > 0 and curve[-1] < curve[0] and np.max(model.n_iter_) == len(curve)
-    make(2).fit(X, TARGET)  # alive
-    report[solver] = [latency, warned, bool(usable)]
-print(json.dumps(report))
-"""
-)
+# elsewhere than in a fit
+handler = signal.getsignal(signal.SIGINT)
+GDLinearRegressor().fit(X, y)
+GDLogisticClassifier().fit(X, y > 0)
+model, _, seen = interrupted(lambda: time.sleep(30))
+left_alone = signal.getsignal(signal.SIGINT) is handler is signal.default_int_handler
+report["outside"] = [left_alone, model is None, seen]
 
+# fits without an end
+for estimator, target in ((GDLinearRegressor, y), (GDLogisticClassifier, y > 0)):
+    for solver in ("gd", "nesterov"):
+        make = lambda max_iter: estimator(solver=solver, learning_rate=1e-9, tol=0, max_iter=max_iter)
+        make(2).fit(X, target)  # compiled before the clock runs
+        model, latency, warned = interrupted(lambda: make(10**9).fit(X, target))
+        curve = model.loss_curve_
+        usable = model.coef_.ravel()[0] > 0 and curve[-1] < curve[0] and np.max(model.n_iter_) == len(curve)
+        make(2).fit(X, target)  # alive
+        report[f"{estimator.__name__} {solver}"] = [latency, warned, bool(usable)]
 
-@pytest.mark.parametrize("model, target", [("GDLinearRegressor", "y"), ("GDLogisticClassifier", "y > 0")])
-def test_interrupt(run_python, model, target):
-    """Soon, with one warning, a model that is better than the start;
-    then the same process fits again.
-    """
-    report = json.loads(run_python(ENDLESS.replace("MODEL", model).replace("TARGET", target)).stdout)
-    for solver, (latency, warned, usable) in report.items():
-        assert 0 <= latency < LIMIT, solver
-        assert warned == [True] and usable, solver
-
-
-BEST = (
-    CHILD
-    + """
 class Rocking:
     # up and down for ever: the lowest iterate is the third
     name = "rocking"
@@ -96,21 +84,8 @@ make = lambda max_iter: GDLinearRegressor(solver=Rocking, max_iter=max_iter)
 make(4).fit(X, y)  # compiled before the signal's clock runs
 model, latency, warned = interrupted(lambda: make(10**9).fit(X, y))
 curve = model.loss_curve_
-print(json.dumps([latency, warned, model.coef_.tolist(), min(curve), model.n_iter_ == len(curve)]))
-"""
-)
+report["best"] = [latency, warned, model.coef_.tolist(), min(curve), model.n_iter_ == len(curve)]
 
-
-def test_the_best_iterate_is_kept(run_python):
-    """Also when the run had left it long before the signal came."""
-    latency, warned, coef, lowest, consistent = json.loads(run_python(BEST).stdout)
-    assert 0 <= latency < LIMIT and warned == [True]
-    assert coef == [3.0] * 5 and lowest == 1.0 and consistent
-
-
-BLOCKWISE = (
-    CHILD
-    + """
 class Slow:
     # a file on a slow disk: a pass over all of it takes long
     shape, dtype = (3_000_000, 5), np.dtype(np.float32)
@@ -129,29 +104,42 @@ make().fit(X.astype(np.float32), y)
 model, latency, _ = interrupted(lambda: make().fit(Slow(0.5), target), delay=1.5)
 refit = make().fit(X, y)
 usable = model is None or bool(np.isfinite(model.coef_).all())
-print(json.dumps([latency, usable, bool(refit.score(X, y) > 0)]))
+report["blockwise"] = [latency, usable, bool(refit.score(X, y) > 0)]
+print(json.dumps(report))
 """
-)
 
 
-def test_interrupt_of_a_blockwise_pass(run_python):
+@pytest.fixture(scope="module")
+def report(run_python):
+    """What the child saw; one process lives through all the interrupts."""
+    return json.loads(run_python(CHILD).stdout)
+
+
+@pytest.mark.parametrize("solver", ["gd", "nesterov"])
+@pytest.mark.parametrize("model", ["GDLinearRegressor", "GDLogisticClassifier"])
+def test_ux_01_interrupt(report, model, solver):
+    """Soon, with one warning, a model that is better than the start;
+    then the same process fits again. (UX-01)
+    """
+    latency, warned, usable = report[f"{model} {solver}"]
+    assert 0 <= latency < LIMIT
+    assert warned == [True] and usable
+
+
+def test_the_best_iterate_is_kept(report):
+    """Also when the run had left it long before the signal came."""
+    latency, warned, coef, lowest, consistent = report["best"]
+    assert 0 <= latency < LIMIT and warned == [True]
+    assert coef == [3.0] * 5 and lowest == 1.0 and consistent
+
+
+def test_interrupt_of_a_blockwise_pass(report):
     """In the first pass over data on a slow disk: no more blocks are read than those under way."""
-    latency, usable, alive = json.loads(run_python(BLOCKWISE).stdout)
+    latency, usable, alive = report["blockwise"]
     assert 0 <= latency < 0.5 + LIMIT  # the other thread finishes the block it is reading
     assert usable and alive
 
 
-def test_interrupt_outside_of_a_fit(run_python):
+def test_interrupt_outside_of_a_fit(report):
     """The package installs no handler of its own: elsewhere Ctrl-C is Python's."""
-    code = (
-        CHILD
-        + """
-handler = signal.getsignal(signal.SIGINT)
-GDLinearRegressor().fit(X, y)
-GDLogisticClassifier().fit(X, y > 0)
-model, _, seen = interrupted(lambda: time.sleep(30))
-left_alone = signal.getsignal(signal.SIGINT) is handler is signal.default_int_handler
-print(json.dumps([left_alone, model is None, seen]))
-"""
-    )
-    assert json.loads(run_python(code).stdout) == [True, True, []]
+    assert report["outside"] == [True, True, []]

@@ -200,42 +200,59 @@ print(json.dumps([*counts, value]))
 """
 
 
-@pytest.fixture
-def copy_of_package(tmp_path):
-    """Its folder: sources only."""
-    folder = tmp_path / "site" / "skbigmodel"
-    shutil.copytree(PACKAGE, folder, ignore=shutil.ignore_patterns("__pycache__"))
-    return folder
+def copy_of_package(folder):
+    """The folder of a copy: sources only."""
+    copy = folder / "site" / "skbigmodel"
+    shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    return copy
 
 
-def run_copy(run_python, folder, cache, code=RUN, **env):
-    code = f"import sys\nsys.path.insert(0, {str(folder.parent)!r})\n" + code
+def run_copy(run_python, package, cache, code=RUN, **env):
+    code = f"import sys\nsys.path.insert(0, {str(package.parent)!r})\n" + code
     return json.loads(
-        run_python(code, NUMBA_CACHE_DIR=str(cache), PYTHONPATH=str(folder.parent), **env).stdout
+        run_python(code, NUMBA_CACHE_DIR=str(cache), PYTHONPATH=str(package.parent), **env).stdout
     )
 
 
-def test_cache_between_processes(run_python, copy_of_package, tmp_path):
+@pytest.fixture(scope="module")
+def first_run(run_python, tmp_path_factory):
+    """A copy of the package, and the cache that a first process has filled."""
+    folder = tmp_path_factory.mktemp("first")
+    package = copy_of_package(folder)
+    assert run_copy(run_python, package, folder / "cache") == [0, 2, 2.5]
+    return package, folder / "cache"
+
+
+@pytest.fixture
+def cached(first_run, tmp_path):
+    """The copy of the package, and a cache of this test's own as the first process has left it."""
+    package, cache = first_run
+    return package, shutil.copytree(cache, tmp_path / "cache")
+
+
+def test_cache_between_processes(run_python, cached):
     """The second process compiles nothing; after an edit of a loss the next one runs the new formula."""
-    assert run_copy(run_python, copy_of_package, tmp_path / "cache") == [0, 2, 2.5]
-    assert run_copy(run_python, copy_of_package, tmp_path / "cache") == [2, 0, 2.5]
-    losses = copy_of_package / "losses.py"
+    package, cache = cached
+    assert run_copy(run_python, package, cache) == [2, 0, 2.5]
+    losses = package / "losses.py"
     source = losses.read_text(encoding="utf-8")
     assert source.count("return q * (r - 0.5 * q)") == 1
-    losses.write_text(
-        source.replace("return q * (r - 0.5 * q)", "return 2.0 * q * (r - 0.5 * q)"), encoding="utf-8"
-    )
-    assert run_copy(run_python, copy_of_package, tmp_path / "cache") == [0, 2, 5.0]
+    edited = source.replace("return q * (r - 0.5 * q)", "return 2.0 * q * (r - 0.5 * q)")
+    try:
+        losses.write_text(edited, encoding="utf-8")
+        assert run_copy(run_python, package, cache) == [0, 2, 5.0]
+    finally:
+        losses.write_text(source, encoding="utf-8")
 
 
-def test_damaged_cache(run_python, copy_of_package, tmp_path):
+def test_damaged_cache(run_python, cached):
     """Files cut short or filled with rubbish cost a compilation, nothing else."""
-    run_copy(run_python, copy_of_package, tmp_path / "cache")
-    files = sorted(path for path in (tmp_path / "cache").rglob("*") if path.suffix in (".nbi", ".nbc"))
+    package, cache = cached
+    files = sorted(path for path in cache.rglob("*") if path.suffix in (".nbi", ".nbc"))
     assert len(files) >= 4
     for k, path in enumerate(files):
         path.write_bytes(path.read_bytes()[:20] if k % 2 else b"rubbish")
-    assert run_copy(run_python, copy_of_package, tmp_path / "cache") == [0, 2, 2.5]
+    assert run_copy(run_python, package, cache) == [0, 2, 2.5]
 
 
 OWN_LOSS = """
@@ -249,26 +266,28 @@ class Own(NamedTuple):
 """ + RUN.replace("losses.Huber(1.0)", "Own()")
 
 
-def test_own_loss_is_not_stored(run_python, copy_of_package, tmp_path):
+def test_own_loss_is_not_stored(run_python, cached):
     """A class of the user's is compiled in every process: its source may have changed, as here it has."""
+    package, cache = cached
     for factor in (1.0, 4.0):
         code = OWN_LOSS.replace("FACTOR", str(factor))
-        hits, _, value = run_copy(run_python, copy_of_package, tmp_path / "cache", code)
-        assert hits == (factor == 4.0) and value == 3.0 * factor  # a hit: the other kernel's, without a loss
-    stored = b"".join(path.read_bytes() for path in (tmp_path / "cache").rglob("*loss_and_grad*"))
-    assert b"Own" not in stored
+        # the hit is the other kernel's, which has no loss
+        assert run_copy(run_python, package, cache, code) == [1, 1, 3.0 * factor]
+    stored = b"".join(path.read_bytes() for path in cache.rglob("*loss_and_grad*"))
+    assert b"Huber" in stored and b"Own" not in stored
 
 
-def test_nowhere_to_write(run_python, copy_of_package):
+def test_nowhere_to_write(run_python, tmp_path):
     """No folder beside the sources, no home, no cache folder: imports, compiles, fits."""
-    for folder in [copy_of_package, *(path for path in copy_of_package.rglob("*") if path.is_dir())]:
+    package = copy_of_package(tmp_path)
+    for folder in [package, *(path for path in package.rglob("*") if path.is_dir())]:
         (folder / "__pycache__").touch()  # a file of this name stops even root from making the folder
     code = RUN + (
         "from skbigmodel import GDLinearRegressor as Model\n"
         "assert abs(Model().fit([[0.0], [1.0]], [0.0, 2.0]).coef_[0] - 2.0) < 1e-12\n"
     )
     nowhere = {"HOME": "/dev/null", "XDG_CACHE_HOME": None, "TMPDIR": "/dev/null"}
-    hits, _, value = run_copy(run_python, copy_of_package, "/dev/null/cache", code, **nowhere)
+    hits, _, value = run_copy(run_python, package, "/dev/null/cache", code, **nowhere)
     assert hits == 0 and value == 2.5
 
 
