@@ -449,7 +449,7 @@ def test_mini_batches_visit_the_chunks(client, monkeypatch, name):
     """The same bits from a file in the same blocks, from chunks in this process and on a cluster."""
     (model, target), s = STOCHASTIC[name], np.round(WEIGHT, 1)
     model, y = clone(model).set_params(random_state=0), TARGETS[target]
-    monkeypatch.setattr(blocks, "SLICE_BYTES", 8 * P * 150)
+    monkeypatch.setattr(slices, "SLICE_BYTES", 8 * P * 150)
     expected = bits(model.fit(Foreign(EVEN), y, s))
     chunks = [da.from_array(values, chunks=(150, *values.shape[1:])) for values in (EVEN, y, s)]
     with dask.config.set(scheduler="sync"):
