@@ -149,6 +149,8 @@ if DISABLED:
         """2**k for an integer-valued float -1022 <= k <= 1023."""
         return struct.unpack("<d", struct.pack("<q", (int(k) + 1023) << 52))[0] if k == k else k
 
+    lesser, greater = min, max
+
 else:
 
     @intrinsic
@@ -168,6 +170,28 @@ else:
             return builder.bitcast(args[0], context.get_value_type(types.int64))
 
         return types.int64(types.float64), codegen
+
+    def _extreme(operation):
+        """One of two float64, neither of which is NaN: a loop that looks for the extreme of many vectorises.
+
+        Numba's ``min`` and ``max`` keep a promise about NaN, which vectors do not.
+        """
+
+        @intrinsic
+        def extreme(typingctx, a, b):
+            def codegen(context, builder, signature, args):
+                from llvmlite import ir
+
+                number = context.get_value_type(types.float64)
+                kind = ir.FunctionType(number, [number, number])
+                function = builder.module.declare_intrinsic(operation, [number], kind)
+                return builder.call(function, args, fastmath=("nnan", "nsz"))
+
+            return types.float64(types.float64, types.float64), codegen
+
+        return extreme
+
+    lesser, greater = _extreme("llvm.minnum"), _extreme("llvm.maxnum")
 
     @numba.njit(**EXACT)
     def power_of_two(k):

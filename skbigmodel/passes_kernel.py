@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ._jit import jit
+from ._jit import greater, jit, lesser
 from .kernels import similarity
 from .rows import gather, inner, lay_out, squared_norms
 
@@ -16,6 +16,7 @@ TILE = 16  # rows of the Gram matrix formed at a time; always as many, so that B
 IDLE = 1e-3  # violation of a variable at its bound, relative to the largest, below which it rests
 ACCURACY = 0.1  # violation that a round leaves, relative to that at its beginning
 FLAT = 1e-12  # least curvature of a step, for kernels that are not positive definite
+FAR = 1e300  # a gradient beyond all
 
 
 @jit
@@ -66,43 +67,51 @@ def add_gram_rows(store, slots, delta, out):
 
 @jit
 def extremes(beta, lo, hi, g, balanced):
-    """Least g of what can grow and largest g of what can shrink, with their places; -1 where there is none.
+    """Least g of what can grow and largest g of what can shrink; infinite where nothing can.
 
     Without the balance Σ beta = 0 there is no multiplier: they are compared with 0.
     """
-    low, high, i, j = (np.inf, -np.inf, -1, -1) if balanced else (0.0, 0.0, -1, -1)
+    low, high = FAR, -FAR
     for k in range(g.shape[0]):
-        if beta[k] < hi[k] and g[k] < low:
-            low, i = g[k], k
-        if beta[k] > lo[k] and g[k] > high:
-            high, j = g[k], k
-    return low, high, i, j
+        slope, room = g[k], hi[k] - beta[k]
+        low = lesser(low, slope if room > 0.0 else FAR)
+    for k in range(g.shape[0]):  # one after the other they vectorise
+        slope, room = g[k], beta[k] - lo[k]
+        high = greater(high, slope if room > 0.0 else -FAR)
+    if not balanced:
+        return min(low, 0.0), max(high, 0.0)
+    return low if low < FAR else np.inf, high if high > -FAR else -np.inf
 
 
 @jit
-def partner(K, beta, lo, g, i, low):
-    """(row, curvature) whose step with row i gains most, to second order."""
-    best, bend, j = 0.0, 1.0, -1
-    row, corner = K[i], K[i, i]
-    for k in range(g.shape[0]):
-        if beta[k] > lo[k] and g[k] > low:
-            slope = g[k] - low
-            curvature = max(corner + K[k, k] - 2.0 * row[k], FLAT)
-            if slope * slope * bend > best * curvature:
-                best, bend, j = slope * slope, curvature, k
-    return j, bend
+def place(values, wanted):
+    """Where the first entry ``wanted`` is."""
+    k = 0
+    while k < values.shape[0] - 1 and values[k] != wanted:
+        k += 1
+    return k
 
 
 @jit
-def best_single(K, beta, lo, hi, g):
-    """The row whose own step gains most, to second order."""
-    best, bend, i = 0.0, 1.0, -1
+def diagonal(K):
+    out = np.empty(K.shape[0])
+    for k in range(K.shape[0]):
+        out[k] = K[k, k]
+    return out
+
+
+@jit
+def partner(row, curvatures, i, beta, lo, g, low, gain):
+    """(row, curvature) whose step with row i gains most, to second order; ``row`` is row i of the matrix."""
+    best, corner = 0.0, curvatures[i]
     for k in range(g.shape[0]):
-        if (g[k] < 0.0 and beta[k] < hi[k]) or (g[k] > 0.0 and beta[k] > lo[k]):
-            curvature = max(K[k, k], FLAT)
-            if g[k] * g[k] * bend > best * curvature:
-                best, bend, i = g[k] * g[k], curvature, k
-    return i
+        slope, room = g[k] - low, beta[k] - lo[k]
+        slope = greater(slope, 0.0) if room > 0.0 else 0.0
+        gain[k] = slope * slope / greater(corner + curvatures[k] - 2.0 * row[k], FLAT)
+    for k in range(g.shape[0]):
+        best = greater(best, gain[k])
+    j = place(gain, best)
+    return j, max(corner + curvatures[j] - 2.0 * row[j], FLAT)
 
 
 @jit
@@ -112,11 +121,15 @@ def solve_pairs(K, beta, lo, hi, g, tol, max_steps):
     The pair is the most violating row and the partner with which it gains most (Fan, Chen and Lin 2005).
     Returns the steps made.
     """
+    curvatures, gain = diagonal(K), np.empty(g.shape[0])
     for step in range(max_steps):
-        low, high, i, _ = extremes(beta, lo, hi, g, True)
+        low, high = extremes(beta, lo, hi, g, True)
         if not high - low > tol:
             return step
-        j, bend = partner(K, beta, lo, g, i, low)
+        i = 0
+        while g[i] != low or not beta[i] < hi[i]:
+            i += 1
+        j, bend = partner(K[i], curvatures, i, beta, lo, g, low, gain)
         d = (g[j] - low) / bend
         room_i, room_j = hi[i] - beta[i], beta[j] - lo[j]
         d = min(d, room_i, room_j)
@@ -130,14 +143,29 @@ def solve_pairs(K, beta, lo, hi, g, tol, max_steps):
 
 
 @jit
+def best_single(curvatures, beta, lo, hi, g, gain):
+    """The row whose own step gains most, to second order."""
+    best = 0.0
+    for k in range(g.shape[0]):
+        slope, above, below = g[k], hi[k] - beta[k], beta[k] - lo[k]
+        room = above if slope < 0.0 else below
+        slope = slope if room > 0.0 else 0.0
+        gain[k] = slope * slope / greater(curvatures[k], FLAT)
+    for k in range(g.shape[0]):
+        best = greater(best, gain[k])
+    return place(gain, best)
+
+
+@jit
 def solve_singles(K, beta, lo, hi, g, tol, max_steps):
     """As ``solve_pairs`` without a condition on Σ beta: one variable at a time."""
+    curvatures, gain = diagonal(K), np.empty(g.shape[0])
     for step in range(max_steps):
-        low, high, _, _ = extremes(beta, lo, hi, g, False)
+        low, high = extremes(beta, lo, hi, g, False)
         if not max(high, -low) > tol:
             return step
-        i = best_single(K, beta, lo, hi, g)
-        new = min(max(beta[i] - g[i] / max(K[i, i], FLAT), lo[i]), hi[i])
+        i = best_single(curvatures, beta, lo, hi, g, gain)
+        new = min(max(beta[i] - g[i] / max(curvatures[i], FLAT), lo[i]), hi[i])
         d, beta[i] = new - beta[i], new
         row = K[i]
         for k in range(g.shape[0]):
@@ -183,7 +211,7 @@ def measure(box, beta, z, g, balanced):
     without such rows it is halfway between the extremes, and that of one class alone is 1 or -1.
     """
     gradient(box, beta, z, g)
-    low, high, _, _ = extremes(beta, box.lo, box.hi, g, balanced)
+    low, high = extremes(beta, box.lo, box.hi, g, balanced)
     b = 0.0
     if balanced:
         total, count = 0.0, 0
@@ -222,17 +250,18 @@ def worth(box, beta, z, b):
 
 
 @jit
-def solve_active(K, beta, lo, hi, g, tol, balanced, steps):
+def solve_active(K, beta, lo, hi, g, tol, balanced, steps, work):
     """Minimise over beta: with Σ beta fixed two variables at a time, otherwise one; K is their Gram matrix.
 
-    Each round takes only the variables between their bounds and those that violate the conditions there.
+    Each round takes only the variables between their bounds and those that violate the conditions there. A
+    step costs as much as it has variables: returns what is left of ``work``, and ends where nothing is.
     """
     n = g.shape[0]
     for _ in range(steps):
-        low, high, _, _ = extremes(beta, lo, hi, g, balanced)
+        low, high = extremes(beta, lo, hi, g, balanced)
         violation = high - low if balanced else max(high, -low)
-        if not violation > tol:
-            return
+        if not violation > tol or not work > 0.0:
+            break
         middle = 0.5 * (low + high) if balanced else 0.0
         active = np.empty(n, np.int64)
         m = 0
@@ -254,13 +283,15 @@ def solve_active(K, beta, lo, hi, g, tol, balanced, steps):
         for i in range(m):
             k = active[i]
             box[0, i], box[1, i], box[2, i], box[3, i] = beta[k], lo[k], hi[k], g[k]
-        target = max(tol, ACCURACY * violation)
+        target, most = max(tol, ACCURACY * violation), int(min(float(steps * m), work / m + 1.0))
         if balanced:
-            solve_pairs(part, box[0], box[1], box[2], box[3], target, steps * m)
+            done = solve_pairs(part, box[0], box[1], box[2], box[3], target, most)
         else:
-            solve_singles(part, box[0], box[1], box[2], box[3], target, steps * m)
+            done = solve_singles(part, box[0], box[1], box[2], box[3], target, most)
+        work -= float(m) * done
         delta = np.empty(m)
         for i in range(m):
             delta[i] = box[0, i] - beta[active[i]]
             beta[active[i]] = box[0, i]
         add_gram_rows(K, active, delta, g)
+    return work

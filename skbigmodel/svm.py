@@ -377,16 +377,19 @@ class GDSVC(KernelClassifier, GradientClassifier, LinearEstimator):
 
     def _sources(self, X, codes, s, problems):
         """The blocks of each problem in turn; the rows are shared, or those of a pair are taken out."""
-        blocks = None
+        from .slices import make_blocks
+        from .threads import resolve_threads
+
+        blocks, n_threads = None, resolve_threads(self.n_jobs)
         for problem in problems:
             y, part = problem.split(codes)
             if part is None:
-                blocks = self._blocks(X, y, s) if blocks is None else blocks.with_targets(y)
+                blocks = make_blocks(X, y, s, n_threads) if blocks is None else blocks.with_targets(y)
                 yield blocks
             elif _is_in_memory(X) and part.any():  # a sparse or dense copy of the pair's rows
-                yield self._blocks(X[part], y[part], None if s is None else s[part])
+                yield make_blocks(X[part], y[part], None if s is None else s[part], n_threads)
             else:
-                yield self._blocks(X, y, by_row(_weights_of, part, *([] if s is None else [s])))
+                yield make_blocks(X, y, by_row(_weights_of, part, *([] if s is None else [s])), n_threads)
 
     def _margin_loss(self):
         from .losses import MARGIN_LOSSES

@@ -74,7 +74,7 @@ def test_layers(name):
     "package, allowed",
     [
         ("numba", {"_jit"}),
-        ("llvmlite", set()),
+        ("llvmlite", {"_jit"}),
         ("dask", {"dask"}),
         ("distributed", {"dask"}),
         ("matplotlib", {"plotting"}),

@@ -206,7 +206,7 @@ def test_crossing():
 @pytest.mark.parametrize("intercept", INTERCEPTS)
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_few_rows(monkeypatch, layout, intercept, loss):
-    """The solution from a guess is exact, and that of interior points; with few steps there is none."""
+    """The solution by the dual is exact, and that of interior points; with few steps there is none."""
     X, y, s = data(80, 4, loss)
     objective = make(LAYOUTS[layout](X), y, loss, intercept, 0.05, s)
 
@@ -214,16 +214,16 @@ def test_few_rows(monkeypatch, layout, intercept, loss):
         solver = InteriorPoint(objective, Settings(1e-8))
         return minimize(solver, np.zeros(objective.n_params), Control(100, 1e-8))
 
-    guessed = solve()
-    assert guessed.state.gap == 0.0 and (guessed.n_iter == 1 or not isinstance(loss, Hinge))
+    direct = solve()
+    assert direct.state.gap == 0.0 and (direct.n_iter == 1 or not isinstance(loss, Hinge))
     monkeypatch.setattr(few_rows, "FEW_ROWS", 0)
     usual = solve()
     assert usual.n_iter > 1
-    assert_allclose(guessed.theta, usual.theta, atol=1e-10)
-    duals = (s * result.state.duals(objective) for result in (guessed, usual))
+    assert_allclose(direct.theta, usual.theta, atol=1e-10)
+    duals = (s * result.state.duals(objective) for result in (direct, usual))
     assert_allclose(*duals, atol=1e-8)
     monkeypatch.setattr(few_rows, "FEW_ROWS", 1000)
-    monkeypatch.setattr(few_rows, "WORK", 100)
+    monkeypatch.setattr(few_rows, "WORK", (100.0, 0.0))
     hard = solve()
     assert hard.n_iter == usual.n_iter
     assert_allclose(hard.theta, usual.theta, atol=0)

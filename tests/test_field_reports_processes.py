@@ -208,7 +208,7 @@ def test_par_16_random_state_instance_with_threads(classifier, solver):
 @pytest.mark.parametrize("n_classes", [2, 5])
 def test_ux_03_one_convergence_warning_per_fit(classifier, n_classes):
     """UX-03: a budget of 1 gives one warning of scikit-learn's class, however many classes there are."""
-    X, y = classifier.data(n=2000, n_classes=n_classes)
+    X, y = classifier.data(n=2400, n_classes=n_classes)
     with pytest.warns(ConvergenceWarning) as seen:
         classifier.make(max_iter=1, tol=1e-14).fit(X, y)
     assert len(seen) == 1

@@ -310,7 +310,7 @@ def test_where_support_vectors_are_not_kept(tmp_path):
     mapped[:] = X
     assert not hasattr(GDSVC(multi_class="ovo").fit(mapped, y), "support_")
     with pytest.warns(ConvergenceWarning):
-        model = GDSVC(multi_class="ovo", solver="interior-point", max_iter=1).fit(*data(1200))
+        model = GDSVC(multi_class="ovo", solver="interior-point", max_iter=1).fit(*data(2400))
     assert not hasattr(model, "support_")
 
 

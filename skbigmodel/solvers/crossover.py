@@ -111,6 +111,20 @@ class Guess(NamedTuple):
         at = block.start + np.flatnonzero(side == KINK)
         return at, self.d[at]
 
+    def lead(self, block, out):
+        """Add Σ m·d·(x, 1) to ``out``."""
+        return self.model.add_rows(block, self.model.weights(block) * self.d[block.start : block.stop], out)
+
+    def solution(self, objective, intercept):
+        """The guess as it is, in the form of :func:`cross_over`; ``intercept`` is one without a penalty."""
+        theta = objective.blocks.total(self.lead, objective.n_params)[1]
+        n = objective.n_params - is_free(objective)
+        theta[:n] /= objective.curvature_of_penalty()[:n]
+        theta[n:] = intercept
+        index = np.flatnonzero(self.at_kink)
+        point = Point(self.model, objective.n_params, theta, index, self.d[index], 0.0, 0)
+        return point, objective.blocks.keep(self.sides, rows=False)
+
     def cross_over(self, objective, size):
         """The exact solution, as :func:`cross_over` has it."""
         sides = objective.blocks.keep(self.sides, rows=False)

@@ -19,7 +19,7 @@ Each iteration
 6. with an l2 penalty and one piece a row, once the gap is small, crosses over to the exact solution if it can
    (see ``crossover``).
 
-Few rows may need none of this: ``few_rows`` guesses the solution, from which step 6 is tried at once.
+Few rows may need none of this: ``few_rows`` solves most such problems, or step 6 from where it ends.
 
 Columns are seen in centred and scaled coordinates, so their units do not matter. For d within its bounds
 and any theta,
@@ -38,7 +38,7 @@ methods", Comput. Optim. Appl. 41 (2008).
 """
 
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from operator import add
 
 import numpy as np
@@ -47,8 +47,8 @@ from .. import passes_piecewise as passes
 from ..sums import add_sums
 from ..validation import NotFinite
 from .coordinates import Coordinates
-from .crossover import Guess, Point, cross_over
-from .few_rows import are_few, guesses
+from .crossover import Guess, Point, cross_over, is_free
+from .few_rows import are_few, solve
 from .normal_equations import ColumnSystem, RowSystem
 from .pieces import Facts, PieceModel, complementarity, pulls, size_of_errors, stiffness
 
@@ -103,13 +103,17 @@ class InteriorPoint:
         self.ridge = objective.curvature_of_penalty() * self.coordinates.scale**2
         self.model = PieceModel(objective.loss, blocks.weight, objective.fit_intercept)
         self.facts = blocks.reduce(self.model.facts, Facts.joined, rows=False)
-        mean, size = self.facts.mean / self.facts.m, self.facts.size / self.facts.m
-        deviation = blocks.reduce(partial(self.model.deviation, mean), add, rows=False) / self.facts.m
-        self.spread = max(deviation, 1e-8 * size) or 1.0
-        self.size, self.steepest = max(size, self.spread), self.facts.steepest
+        self.size, self.steepest = self.facts.size / self.facts.m or 1.0, self.facts.steepest
         smooth = objective.penalty.smooth and objective.penalty.l2 > 0
         self.exact = self.facts.n_pieces == 1 and smooth
         self.system = ColumnSystem if blocks.n_rows >= objective.n_features else RowSystem
+
+    @cached_property
+    def spread(self):
+        """Mean distance of the targets from their mean."""
+        mean = partial(self.model.deviation, self.facts.mean / self.facts.m)
+        deviation = self.objective.blocks.reduce(mean, add, rows=False) / self.facts.m
+        return max(deviation, 1e-8 * self.facts.size / self.facts.m) or 1.0
 
     @staticmethod
     def refusal(objective):
@@ -132,7 +136,7 @@ class InteriorPoint:
         point = self.coordinates.enter(theta.astype(np.float64))
         if self.exact and are_few(objective.blocks):
             state = State(theta, value, point, [], [])
-            if self._guess(state):
+            if self._solved(state):
                 return state
         if self.system is ColumnSystem:
             fit = self._least_squares()
@@ -151,15 +155,23 @@ class InteriorPoint:
         state.value = value
         return state
 
-    def _guess(self, state):
-        """Whether the exact solution of few rows was guessed, which is then that of the state."""
+    def _solved(self, state):
+        """Whether the problem of few rows was solved otherwise; the state is then its solution."""
         blocks = self.objective.blocks
         rows = [np.concatenate(parts) for parts in zip(*blocks.map(self.model.one, rows=False), strict=True)]
-        for d, at_kink in guesses(self.objective, *rows):
-            self._take(state, Guess(self.model, d, at_kink).cross_over(self.objective, self._size()))
-            if state.exact is not None and state.gap == 0.0 and state.optimality <= self.tol:
-                return True
-        return False
+        found = solve(self.objective, *rows)
+        if found is None:
+            return False
+        d, at_kink, intercept = found
+        guess = Guess(self.model, d, at_kink)
+        if intercept is not None or not is_free(self.objective):
+            self._take(state, guess.solution(self.objective, intercept))
+        if not self._is_exact(state):
+            self._take(state, guess.cross_over(self.objective, self._size()))
+        return self._is_exact(state)
+
+    def _is_exact(self, state):
+        return state.exact is not None and state.gap == 0.0 and state.optimality <= self.tol
 
     def _least_squares(self):
         system = ColumnSystem(self.objective, self.coordinates, self.model.row_weights, self.ridge)
@@ -184,7 +196,7 @@ class InteriorPoint:
     # -- the iteration
 
     def advance(self, state):
-        """One predictor-corrector step; nothing where the solution was guessed."""
+        """One predictor-corrector step; nothing where the problem is solved."""
         if not state.rows:
             return
         blocks, p = self.objective.blocks, self.objective.n_features

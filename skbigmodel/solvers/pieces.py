@@ -40,12 +40,12 @@ class PieceModel(NamedTuple):
 
     def parts(self, block):
         """[(target, lo, hi), …] with an entry per row."""
-        parts, n = self.loss.pieces(block.y), len(block.y)
-        return [tuple(np.array(np.broadcast_to(part, n)) for part in piece) for piece in parts]
+        n = len(block.y)
+        return [tuple(entries(part, n) for part in piece) for piece in self.loss.pieces(block.y)]
 
     def weights(self, block):
         """Shares of the rows in the total weight."""
-        return np.broadcast_to(block.s / self.weight, len(block.y))
+        return entries(block.s / self.weight, len(block.y))
 
     def _target(self, block):
         parts = self.parts(block)
@@ -97,13 +97,13 @@ class PieceModel(NamedTuple):
 
     def weighted_targets(self, block, out):
         """Add Σ m·target·(x, 1) to ``out``."""
-        return self._add(block, self.weights(block) * self._target(block), out)
+        return self.add_rows(block, self.weights(block) * self._target(block), out)
 
     def pull(self, mu, bend, block, rows, out):
         """Add what the pieces pull to ``out``."""
-        return self._add(block, pulls(mu, bend, block, rows), out)
+        return self.add_rows(block, pulls(mu, bend, block, rows), out)
 
-    def _add(self, block, g, out):
+    def add_rows(self, block, g, out):
         """Add Σ g·(x, 1) over the rows of a block to ``out``."""
         add_weighted(block.rows, g, out)
         if self.fit_intercept:
@@ -129,6 +129,11 @@ class PieceModel(NamedTuple):
             out[-1] += d.sum()
         targets = (target for target, _, _ in parts)
         return sum(map(passes.look, rows, targets, repeat(z))), out
+
+
+def entries(value, n):
+    """An array of n entries of its own, from one or from one for all."""
+    return np.full(n, value, np.float64) if np.size(value) == 1 else np.array(value)
 
 
 def size_of_errors(block, rows):

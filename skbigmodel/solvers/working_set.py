@@ -124,7 +124,7 @@ class WorkingSet:
         beta, g = state.beta[rows], state.g[rows]
         tol = ACCURACY * state.optimality  # 2
         if whole is None and state.optimality > NEAR:
-            passes.solve_active(K, beta, part.lo, part.hi, g, tol, problem.balanced, STEPS)
+            passes.solve_active(K, beta, part.lo, part.hi, g, tol, problem.balanced, STEPS, np.inf)
         else:
             solve_part(
                 K, part, beta, g, tol if whole is None else min(tol, ACCURACY * self.tol), problem.balanced
@@ -207,21 +207,26 @@ def solve_part(K, box, beta, g, tol, balanced):
     others is exact, however badly conditioned their Gram matrix.
     """
     for _ in range(ROUNDS):
-        passes.solve_active(K, beta, box.lo, box.hi, g, tol, balanced, STEPS)
+        passes.solve_active(K, beta, box.lo, box.hi, g, tol, balanced, STEPS, np.inf)
         work = 0.0
-        while work < WORK and not newton_step(K, box, beta, g, balanced):  # one more is at its bound
-            work += np.count_nonzero((beta > box.lo) & (beta < box.hi)) ** 3
-        low, high, _, _ = passes.extremes(beta, box.lo, box.hi, g, balanced)
-        if (high - low if balanced else max(high, -low)) <= tol:
+        while work < WORK and not newton_step(K, box.lo, box.hi, beta, g, balanced):
+            work += np.count_nonzero((beta > box.lo) & (beta < box.hi)) ** 3  # one more is at its bound
+        if violation(box.lo, box.hi, beta, g, balanced) <= tol:
             break
 
 
-def newton_step(K, box, beta, g, balanced):
+def violation(lo, hi, beta, g, balanced):
+    """By how much the optimality conditions are violated."""
+    low, high = passes.extremes(beta, lo, hi, g, balanced)
+    return high - low if balanced else max(high, -low)
+
+
+def newton_step(K, lo, hi, beta, g, balanced):
     """Move the variables between their bounds towards their optimum, as far as all stay there.
 
     Returns whether it was the full step.
     """
-    free = np.flatnonzero((beta > box.lo) & (beta < box.hi))
+    free = np.flatnonzero((beta > lo) & (beta < hi))
     if len(free) <= balanced or len(free) > SOLVABLE:
         return True
     H, slope = K[np.ix_(free, free)], g[free]
@@ -234,14 +239,14 @@ def newton_step(K, box, beta, g, balanced):
         return True
     if balanced:
         d = np.append(d, -d.sum())
-    room = np.where(d > 0, box.hi[free] - beta[free], box.lo[free] - beta[free])
+    room = np.where(d > 0, hi[free] - beta[free], lo[free] - beta[free])
     room = np.divide(room, d, out=np.full(len(d), np.inf), where=d != 0)
     k = int(room.argmin())
     step = min(1.0, room[k])
     beta[free] += step * d
     if step < 1.0:
-        beta[free[k]] = box.hi[free[k]] if d[k] > 0 else box.lo[free[k]]
-    np.clip(beta, box.lo, box.hi, out=beta)
+        beta[free[k]] = hi[free[k]] if d[k] > 0 else lo[free[k]]
+    np.clip(beta, lo, hi, out=beta)
     passes.add_gram_rows(K, free, step * d, g)
     return step == 1.0
 
