@@ -237,7 +237,7 @@ class GDLogisticClassifier(GradientClassifier, LinearEstimator):
         from .softmax import SoftmaxObjective
 
         n_classes, codes = len(labels.classes), labels.codes
-        blocks = self._blocks(X, codes if n_classes > 2 else codes.astype(np.float64), labels.s)
+        blocks = self._blocks(X, codes.astype(np.intp if n_classes > 2 else np.float64), labels.s)
         strength = 0.0 if np.isinf(self.C) else 1.0 / (self.C * (weight or blocks.weight))
         penalty = ElasticNet(float(strength * self.l1_ratio), float(strength * (1 - self.l1_ratio)))
         if n_classes == 2:

@@ -30,7 +30,9 @@ class Pieces(NamedTuple):
     u: np.ndarray  # positive part of e
     v: np.ndarray  # negative part of e
     slack: np.ndarray  # hi - d if that is the nearer bound, else lo - d
-    dd: np.ndarray  # direction of d that was predicted
+    dd: (
+        np.ndarray
+    )  # direction of d that was predicted, per unit of width: float32, for second-order terms alone
 
     def cut(self, start, stop):
         """Entries start to stop, sharing memory."""
@@ -51,7 +53,7 @@ class Pieces(NamedTuple):
 def make_pieces(n, m, width):
     """Pieces of that ``hi - lo``, without a point yet."""
     width = width[:1].copy() if (width == width[0]).all() else width
-    return Pieces(m, width, *(np.zeros(n) for _ in Pieces._fields[2:]))
+    return Pieces(m, width, *(np.zeros(n) for _ in Pieces._fields[2:-1]), np.zeros(n, np.float32))
 
 
 @part
@@ -69,10 +71,16 @@ def distances(pieces, i):
 
 
 @part
+def predicted(pieces, i):
+    """Direction of d."""
+    return pieces.dd[i] * constant(pieces.width, i)
+
+
+@part
 def forces(pieces, i, mu, bend):
     """What u and v would be at the bounds' distances of now: ``mu`` and the second-order term over those."""
     p, q = distances(pieces, i)
-    dd = pieces.dd[i]
+    dd = predicted(pieces, i)
     above = (mu + bend * dd * pieces.u[i] * (dd / p - 1.0)) / p
     below = (mu + bend * dd * pieces.v[i] * (dd / q + 1.0)) / q
     return above, below
@@ -141,7 +149,7 @@ def aim(pieces, dz, mu, bend, final):
         if final:
             pieces.e[i] = dd
         else:
-            pieces.dd[i] = dd
+            pieces.dd[i] = dd / constant(pieces.width, i)
         primal = max(primal, max(by_u, by_v))
         dual = max(dual, max(dd / p, -dd / q))
     return primal, dual
@@ -153,7 +161,7 @@ def complementarity(pieces, primal, dual):
     total = 0.0
     for i in range(pieces.e.shape[0]):
         p, q = distances(pieces, i)
-        dd = pieces.dd[i]
+        dd = predicted(pieces, i)
         u = pieces.u[i] * (1.0 + primal * (dd / p - 1.0))
         v = pieces.v[i] * (1.0 - primal * (dd / q + 1.0))
         total += constant(pieces.m, i) * (u * (p - dual * dd) + v * (q + dual * dd))

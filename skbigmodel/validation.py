@@ -285,7 +285,7 @@ def as_labels(y):
 
 
 def encode(y):
-    """Classes (sorted) and the index of each row's class."""
+    """Classes (sorted) and the index of each row's class, as an integer of few bytes."""
     if is_column(y):
         classes = np.unique(np.concatenate(y.collect(_classes_of)))
         check_classification_targets(classes)
@@ -293,7 +293,8 @@ def encode(y):
     # integers, strings and booleans are fine as they are; the check reads all labels several times
     if not (y.dtype.kind in "iubU" or y.dtype.kind == "f" and (y == np.floor(y)).all()):
         check_classification_targets(y)
-    return np.unique(y, return_inverse=True)
+    classes, codes = np.unique(y, return_inverse=True)
+    return classes, codes.astype(np.min_scalar_type(-len(classes)))
 
 
 def _classes_of(y):

@@ -74,7 +74,7 @@ def calls(p):
     yield passes_coordinate.gram_epochs, X.T @ X, diag, L1, 3, 0.0, w, X.T @ y
     model = passes_coordinate.Columns(as_rows(X.T.copy()), diag, X.sum(axis=0), float(N), X.T @ y, 0.1)
     yield passes_coordinate.column_epochs, model, L1, 3, 0.0, w, np.zeros(N), np.zeros(1)
-    pieces = passes_piecewise.Pieces(*uniform(7, p))
+    pieces = passes_piecewise.Pieces(*uniform(6, p), uniform(p).astype(np.float32))
     yield passes_piecewise.look, pieces, uniform(p), uniform(p)
     yield passes_piecewise.pull, pieces, 0.1, 1.0, uniform(p)
     yield passes_piecewise.aim, pieces, uniform(p), 0.1, 1.0, True
