@@ -171,8 +171,8 @@ class NetworkObjective:
 
     def targets(self, rows=slice(None)):
         """Targets and weights of some rows."""
-        s = ONE if self.blocks.s is None else self.blocks.s[rows]
-        return Targets(self.blocks.y[rows], s, float(self.smoothing))
+        s = ONE if self.blocks.s is None else frozen(self.blocks.s[rows])
+        return Targets(frozen(self.blocks.y[rows]), s, float(self.smoothing))
 
     def shards(self, batch):
         """Parts into which a batch of that many rows is cut for threads: a function of the shapes alone."""

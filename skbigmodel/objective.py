@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from . import passes_linear as passes
+from ._jit import frozen
 from .metrics import CholeskyMetric, DiagonalMetric, HeavyMetric
 
 HEAVY_COLUMNS = 1000  # of sparse data, whose Hessian is factorised
@@ -186,7 +187,7 @@ def _hessian_product(v, fit_intercept, block, d, out):
 
 
 def _hessian_diagonal(block, d, out):
-    return passes.hessian_diagonal(block.rows, d, out[0], out[1])
+    return passes.hessian_diagonal(block.rows, frozen(d), out[0], out[1])
 
 
 def _largest_prediction(theta, fit_intercept, block):

@@ -59,14 +59,14 @@ def room(rng, gap):
 def calls(p):
     """(kernel, argument, …) for kernels that sum or store; ``p`` columns, classes or pieces."""
     rows, X, y, s = block("dense", p=p)
-    Z, w, theta, diag = uniform(N, p), np.zeros(p), frozen(np.linspace(-1, 1, p + 1)), (X * X).sum(axis=0)
+    Z, w, theta, diag = uniform(N, p), np.zeros(p), np.linspace(-1, 1, p + 1), (X * X).sum(axis=0)
     labels, s = frozen(y > 1.0, float), frozen(s)
     for loss in (SquaredError(), Logistic()):
         for weights in (s, frozen(np.ones(1))):
             yield passes_linear.loss_and_grad, rows, labels, weights, loss, theta, True, np.zeros(p + 1)
             yield passes_coordinate.loss_slopes, rows, labels, weights, loss, theta, True, np.zeros(N)
         yield passes_linear.curvature_weights, rows, labels, s, loss, theta, True, 0, N, np.zeros(N)
-    yield passes_linear.hessian_product, rows, s, theta, True, np.zeros(p + 1)
+    yield passes_linear.hessian_product, rows, uniform(N), theta, True, np.zeros(p + 1)
     yield passes_linear.hessian_diagonal, rows, s, w, w
     yield passes_softmax.log_loss_inplace, Z, frozen(RNG.integers(0, p, N)), s, 0
     yield passes_softmax.probabilities_inplace, Z

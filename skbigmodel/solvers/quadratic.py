@@ -11,6 +11,7 @@ import numpy as np
 from scipy.linalg.lapack import dposv
 
 from .. import passes_linear as passes
+from .._jit import frozen
 from ..metrics import CholeskyMetric, Model
 from ..objective import weighted_gram
 from ..passes_coordinate import Columns, centred_gram, column_epochs, gram_epochs
@@ -62,7 +63,7 @@ def _gram_model(objective, theta, features):
 
 def _column_model(objective, theta, features):
     blocks = objective.blocks
-    d = np.concatenate(objective.curvatures(theta)) / blocks.weight
+    d = frozen(np.concatenate(objective.curvatures(theta)) / blocks.weight)
 
     def block_sum(block, sums):
         return passes.hessian_diagonal(block.rows, d[block.start : block.stop], sums[0], sums[1])
