@@ -159,24 +159,6 @@ def test_mem_10_fitted_models_carry_no_data(case):
     assert max(*sizes, len(pickle.dumps(streamed)), len(pickle.dumps(case.make()))) < 8_000
 
 
-def test_mem_10_search_leaves_no_files(run_python, tmp_path):
-    """MEM-10: after a search over two processes with mapped data (20 MB) the temporary folder is empty."""
-    folder = tmp_path / "joblib"
-    folder.mkdir()
-    run_python(
-        """
-        import numpy as np
-        from sklearn.model_selection import GridSearchCV
-        from skbigmodel import GDLogisticClassifier
-        X = np.random.default_rng(0).random((50_000, 50))
-        search = GridSearchCV(GDLogisticClassifier(), {"C": [0.1, 1.0]}, cv=2, n_jobs=2)
-        assert search.fit(X, (X[:, 0] > 0.5).astype(int)).best_score_ > 0.9
-        """,
-        JOBLIB_TEMP_FOLDER=str(folder),
-    )
-    assert not [path for path in folder.rglob("*") if path.is_file()]
-
-
 @pytest.mark.parametrize("model", MODELS)
 def test_mem_11_a_memmap_is_read_in_blocks(measured, uniform_file, model):
     """MEM-11: a 240 MB float64 file: fit, partial_fit and predict keep below a tenth of it."""

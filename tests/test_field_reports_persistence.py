@@ -9,6 +9,7 @@ from functools import partial
 import joblib
 import numpy as np
 import pytest
+from conftest import CASES
 from numpy.testing import assert_array_equal
 
 from skbigmodel import GDLinearRegressor
@@ -81,40 +82,29 @@ def test_per_02_pickles_hold_only_arrays_and_plain_python(stage):
         assert globals_of(pickle.dumps(model, protocol=protocol)) - {"__builtin__", "copy_reg"} <= ALLOWED
 
 
-@pytest.fixture
-def load_without_numba(run_python, tmp_path):
-    """Pickle a model; load it where numba is out of reach; its raw predictions once numba is back."""
-
-    def load(model, X):
-        (tmp_path / "model.pkl").write_bytes(pickle.dumps([model, X]))
-        done = run_python(
-            """
-            import json, pickle, sys
-            sys.modules["numba"] = None
-            model, X = pickle.load(open(sys.argv[1], "rb"))
-            model.coef_.shape
-            del sys.modules["numba"]
-            print(json.dumps(getattr(model, "decision_function", model.predict)(X).tolist()))
-            """,
-            tmp_path / "model.pkl",
-        )
-        return json.loads(done.stdout)
-
-    return load
-
-
-def test_per_02_loads_where_numba_is_missing(case, load_without_numba):
-    """PER-02: the pickle loads with numba out of reach, and predicts the same once it is back."""
-    X, y = case.data()
-    model = case().fit(X, y)
-    assert_array_equal(load_without_numba(model, X), case.raw(model, X))
-
-
-def test_per_02_an_object_loss_loads_where_numba_is_missing(load_without_numba):
-    """PER-02: the same for a model with a loss given as an object."""
-    X, y = np.arange(10.0)[:, None], np.r_[np.arange(9.0), 100.0]
-    model = GDLinearRegressor(loss=Huber(delta=1.0)).fit(X, y)
-    assert_array_equal(load_without_numba(model, X), model.predict(X))
+def test_per_02_loads_where_numba_is_missing(run_python, tmp_path):
+    """PER-02: pickles load with numba out of reach, also with a loss given as an object, and predict the same
+    once it is back.
+    """
+    fits = [(case, case(), *case.data()) for case in CASES.values()]
+    line = np.arange(10.0)[:, None], np.r_[np.arange(9.0), 100.0]
+    fits.append((CASES["R"], GDLinearRegressor(loss=Huber(delta=1.0)), *line))
+    pairs = [(model.fit(X, y), X) for _, model, X, y in fits]
+    (tmp_path / "models.pkl").write_bytes(pickle.dumps(pairs))
+    done = run_python(
+        """
+        import json, pickle, sys
+        sys.modules["numba"] = None
+        pairs = pickle.load(open(sys.argv[1], "rb"))
+        [model.coef_.shape for model, _ in pairs]
+        del sys.modules["numba"]
+        raw = [getattr(model, "decision_function", model.predict)(X).tolist() for model, X in pairs]
+        print(json.dumps(raw))
+        """,
+        tmp_path / "models.pkl",
+    )
+    for (case, model, X, _), found in zip(fits, json.loads(done.stdout), strict=True):
+        assert_array_equal(found, case.raw(model, X))
 
 
 def test_per_01_old_pickles(case):

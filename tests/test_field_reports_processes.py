@@ -1,4 +1,4 @@
-"""Field reports PAR, UX, FEA-09: threads, forks, unwritable caches, seeds, imports, warnings."""
+"""Field reports PAR, UX, FEA-09, MEM-10: threads, forks, unwritable caches, seeds, imports, warnings."""
 
 import json
 import shutil
@@ -214,11 +214,16 @@ def test_ux_03_one_convergence_warning_per_fit(classifier, n_classes):
     assert len(seen) == 1
 
 
-def test_ux_03_filters_reach_worker_processes(run_python):
-    """UX-03: a filter set in the parent silences the workers of a search."""
+def test_ux_03_mem_10_searches_over_worker_processes(run_python, tmp_path):
+    """UX-03: a filter set in the parent silences the workers of a search. MEM-10: after a search with mapped
+    data (20 MB) the temporary folder is empty.
+    """
+    folder = tmp_path / "joblib"
+    folder.mkdir()
     done = run_python(
         """
         import warnings
+        import numpy as np
         from sklearn.datasets import make_classification
         from sklearn.model_selection import GridSearchCV
         from skbigmodel import GDLogisticClassifier
@@ -226,10 +231,15 @@ def test_ux_03_filters_reach_worker_processes(run_python):
         X, y = make_classification(random_state=0)
         search = GridSearchCV(GDLogisticClassifier(max_iter=1, tol=1e-14), {"C": [0.1, 1.0]}, cv=2, n_jobs=2)
         print(search.fit(X, y).best_score_ > 0.5)
-        """
+        X = np.random.default_rng(0).random((50_000, 50))
+        search.set_params(estimator=GDLogisticClassifier())
+        print(search.fit(X, (X[:, 0] > 0.5).astype(int)).best_score_ > 0.9)
+        """,
+        JOBLIB_TEMP_FOLDER=str(folder),
     )
-    assert done.stdout == "True\n"
+    assert done.stdout == "True\nTrue\n"
     assert "Convergence" not in done.stderr
+    assert not [path for path in folder.rglob("*") if path.is_file()]
 
 
 def test_fea_09_time_limit(case):
