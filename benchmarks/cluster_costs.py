@@ -3,6 +3,8 @@
     python benchmarks/cluster_costs.py             measure, check, extrapolate (two minutes)
     python benchmarks/cluster_costs.py --overhead  only the cost of messages
 
+It needs the extra ``skbigmodel[dask]``.
+
 The model of a pass over n rows of p columns in B blocks, K raw predictions a row, with T threads, each of
 which gets one task:
 

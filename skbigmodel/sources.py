@@ -137,9 +137,11 @@ def some_rows(X, rows):
 
 def take_rows(X, rows):
     """Rows of those numbers as an array, whatever holds them; a source is read in runs of rows."""
-    if isinstance(X, np.ndarray) and not (np.diff(rows) == 1).all() or issparse(X):
-        return X[rows]
     steps = np.diff(rows)
+    if rows.size and (steps == 1).all():
+        return slice_of(X, int(rows[0]), int(rows[-1]) + 1)
+    if isinstance(X, np.ndarray) or issparse(X):
+        return X[rows]
     if (steps <= 0).any():
         ascending, places = np.unique(rows, return_inverse=True)
         return _pick(take_rows(X, ascending), places)
