@@ -94,6 +94,7 @@ class Blocks:
         self.n_entries = X.nnz if self.sparse else self.n_rows * self.n_features
         self.trusted = False
         self.memo = {} if memo is None else memo
+        self._spare = {}  # shape -> arrays of sums that were added to others
         self.bounds = self._cut()
         self.weight = float(self.n_rows) if s is None else self._sum(self.s)
         self.blocks = self._blocks()
@@ -171,10 +172,16 @@ class Blocks:
         size = max(1, int(np.prod(shape)))
         n_groups = min(len(self.blocks), max(MIN_GROUPS, self.n_entries // (4 * size)))
         groups = np.array_split(np.arange(len(self.blocks)), n_groups)
-        tree = Tree(n_groups, add_sums)
+        spare = self._spare.setdefault(shape, [])
+
+        def add(left, right):
+            spare.append(right[1])
+            return add_sums(left, right)
+
+        tree = Tree(n_groups, add)
 
         def one(g):
-            out, value = np.zeros(shape), 0.0
+            out, value = _zeros(shape, spare), 0.0
             numbers = groups[g].tolist()
             if merged:
                 value = sum(function(block, out) for block in self._merge(numbers, read))
@@ -222,6 +229,16 @@ class Blocks:
     def _run(self, function, n_tasks):
         """function(0) … function(n_tasks - 1), on threads where that pays."""
         run_tasks(function, n_tasks, self.n_threads if self.n_entries >= THREAD_ENTRIES else 1)
+
+
+def _zeros(shape, spare):
+    """Zeros in memory that was in use before, if there is any: new memory takes longer than many a sum."""
+    try:
+        out = spare.pop()
+    except IndexError:
+        return np.zeros(shape)
+    out[...] = 0.0
+    return out
 
 
 class ArrayBlocks(Blocks):

@@ -136,7 +136,11 @@ class GradientClassifier(ClassifierMixin, GradientEstimator):
         ndarray of shape (n_samples,)
             With the dtype of ``classes_``.
         """
+        self._check_prediction()
         return self._labels_of(self._raw_predictions(X))
+
+    def _check_prediction(self):
+        """Refuse what cannot be predicted whatever the rows are."""
 
     def _labels_of(self, z):
         """The labels that raw predictions stand for."""

@@ -474,10 +474,12 @@ class GDSVC(KernelClassifier, GradientClassifier, LinearEstimator):
             return z
         return scores_of_pairs(z, len(self.classes_))
 
-    def _labels_of(self, z):
-        """The labels that raw predictions stand for; of pairs of classes those with the most votes."""
+    def _check_prediction(self):
         if self.break_ties and self.decision_function_shape == "ovo":
             raise ValueError("break_ties must be False when decision_function_shape is 'ovo'")
+
+    def _labels_of(self, z):
+        """The labels that raw predictions stand for; of pairs of classes those with the most votes."""
         if z.shape[1] == 1 or self.multi_class_ == "ovr":
             return super()._labels_of(z)
         scores = (scores_of_pairs if self.break_ties else count_votes)(z, len(self.classes_))

@@ -23,10 +23,10 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy.linalg import qr, solve_triangular
-from scipy.sparse import issparse, vstack
+from scipy.sparse import csr_matrix, issparse, vstack
 
 from ..passes_linear import add_weighted, decision
-from ..rows import as_matrix
+from ..rows import as_matrix, as_rows
 
 BELOW, KINK, ABOVE = -1, 0, 1  # where a row lies: its dual variable is lo, between them, or hi
 MAX_ROUNDS = 12
@@ -343,8 +343,8 @@ class System:
     def _iteratively(self, d, accuracy):
         """By conjugate gradients from ``d``, scaled by the rows' lengths; ``None`` if they do not converge."""
         X, target, m, p = self.X, self.kinks.target, self.kinks.m, self.objective.n_features
-        B = X.multiply(self.scale[:p]).tocsr()
-        B_transposed, extra = B.T.tocsr(), self.scale[p:].sum() ** 2
+        B = csr_matrix((X.data * self.scale[X.indices], X.indices, X.indptr), X.shape)
+        rows, extra = as_rows(B), self.scale[p:].sum() ** 2
         known = self.base[: len(self.scale)] * self.scale
         right = target - B @ known[:p] - (self.scale[p:] * known[p:]).sum()
         root = 1.0 / np.sqrt(np.maximum(np.asarray(B.multiply(B).sum(axis=1)).ravel() + extra, 1e-300))
@@ -355,9 +355,11 @@ class System:
             a += (-self.base[-1] - a.sum()) * q * q
 
         def product(v):
-            v = root * v
-            v = root * (B @ (B_transposed @ v) + extra * v.sum())
-            return v - q * (q @ v)
+            v, w, out = root * v, np.zeros(p), np.empty_like(v)
+            add_weighted(rows, v, w)
+            decision(rows, w, False, out)
+            out = root * (out + extra * v.sum())
+            return out - q * (q @ out)
 
         right = root * right
         x = _conjugate_gradients(product, right - q * (q @ right), a / root, accuracy * root)

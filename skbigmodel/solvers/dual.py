@@ -147,10 +147,11 @@ class DualCoordinateDescent:
         active, bounds = np.array([len(part) for part in order]), np.array([0.0, 0.0, np.inf, -np.inf])
         # the gap falls with the square of the gradient
         share = 0.5 * np.sqrt(gap_tolerance(self.tol) * abs(state.value) / max(state.gap, 1e-300))
-        goal = np.clip(share, *SHARES) * state.violation
+        share, before = np.clip(share, *SHARES), state.violation
         for _ in range(MAX_SWEEPS):
             self._sweep(state, order, active, bounds)
-            if state.violation <= goal or not np.isfinite(goal):
+            before = before if np.isfinite(before) else state.violation  # nothing was known at the start
+            if state.violation <= share * before:
                 break
         self._look(state)
         if self.margin.bend == 0.0 and state.gap <= NEAR * state.value:

@@ -78,6 +78,7 @@ class State:
     best_optimality: float = np.inf
     waited: int = 0  # iterations without a new best
     stalled: bool = False
+    n_at_kink: int = 0  # rows that seemed to lie there, at the last look
     # of the exact solution: rows at the kink, their dual variables, and the sides of all rows
     exact: tuple | None = None
 
@@ -221,9 +222,16 @@ class InteriorPoint:
         state.point = self._settled(state, state.point + primal * direction)  # 5
         self._measure(state, self._look(state, step), np.abs(direction))
         if self.exact and state.gap <= NEAR * abs(state.value):
-            sides = blocks.keep(partial(self.model.sides, self.spread), state.rows, rows=False)
-            at_kink = blocks.map(self.model.kinks, state.rows, sides, rows=False)
-            self._take(state, cross_over(self.objective, self.model, sides, at_kink, self._size()))  # 6
+            self._cross_over(state)  # 6
+
+    def _cross_over(self, state):
+        """Step 6, once no more rows seem to lie at the kink than there are parameters, or always the same."""
+        blocks, before = self.objective.blocks, state.n_at_kink
+        sides = blocks.keep(partial(self.model.sides, self.spread), state.rows, rows=False)
+        at_kink = blocks.map(self.model.kinks, state.rows, sides, rows=False)
+        state.n_at_kink = sum(len(index) for index, _ in at_kink)
+        if state.n_at_kink <= self.objective.n_params or state.n_at_kink == before:
+            self._take(state, cross_over(self.objective, self.model, sides, at_kink, self._size()))
 
     def _size(self):
         """What is typical of the columns."""
