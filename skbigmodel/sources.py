@@ -138,7 +138,8 @@ def some_rows(X, rows):
 def take_rows(X, rows):
     """Rows of those numbers as an array, whatever holds them; a source is read in runs of rows."""
     steps = np.diff(rows)
-    if rows.size and (steps == 1).all():
+    # of what is read no more at a time than a block, by which errors name the rows
+    if rows.size and (steps == 1).all() and (isinstance(X, np.ndarray) or rows.size <= block_rows(X)):
         return slice_of(X, int(rows[0]), int(rows[-1]) + 1)
     if isinstance(X, np.ndarray) or issparse(X):
         return X[rows]
