@@ -179,6 +179,8 @@ else:
 
         @intrinsic
         def extreme(typingctx, a, b):
+            """LLVM's own operation, with its word that there is no NaN."""
+
             def codegen(context, builder, signature, args):
                 from llvmlite import ir
 

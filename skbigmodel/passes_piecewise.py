@@ -30,9 +30,8 @@ class Pieces(NamedTuple):
     u: np.ndarray  # positive part of e
     v: np.ndarray  # negative part of e
     slack: np.ndarray  # hi - d if that is the nearer bound, else lo - d
-    dd: (
-        np.ndarray
-    )  # direction of d that was predicted, per unit of width: float32, for second-order terms alone
+    # direction of d that was predicted, per unit of width: float32, for second-order terms alone
+    dd: np.ndarray
 
     def cut(self, start, stop):
         """Entries start to stop, sharing memory."""
