@@ -15,21 +15,33 @@ with passes over larger blocks.
 """
 
 import argparse
+import contextlib
 import time
 from functools import partial
 
-import dask.array as da
 import numpy as np
-from distributed import Client, LocalCluster
 
 from skbigmodel.blocks import ArrayBlocks
-from skbigmodel.dask import take
 from skbigmodel.losses import Logistic
 from skbigmodel.objective import LinearObjective
 from skbigmodel.penalties import ElasticNet
 
 P = 50
 NONE = ElasticNet(0.0, 0.0)
+
+
+@contextlib.contextmanager
+def local_cluster(n_workers=2, **settings):
+    """The client of workers on this machine."""
+    try:
+        from distributed import Client, LocalCluster
+    except ImportError as error:
+        raise SystemExit("cluster_costs.py needs Dask: pip install skbigmodel[dask]") from error
+    with (
+        LocalCluster(n_workers=n_workers, dashboard_address=":0", **settings) as cluster,
+        Client(cluster) as client,
+    ):
+        yield client
 
 
 def median_seconds(function, n=15):
@@ -46,6 +58,10 @@ def median_seconds(function, n=15):
 
 def objective_on(n_rows, n_blocks):
     """Logistic regression on rows made on the workers."""
+    import dask.array as da
+
+    from skbigmodel.dask import take
+
     rng, chunk = da.random.default_rng(0), -(-n_rows // n_blocks)
     X = rng.normal(size=(n_rows, P), chunks=(chunk, P))
     y = (X[:, 0] > 0).astype(float)
@@ -86,12 +102,7 @@ def per_task():
     """t: what one more thread, and so one more task, adds to a pass over tiny blocks."""
     seconds, threads = [], (2, 32, 128)
     for T in threads:
-        with (
-            LocalCluster(
-                n_workers=2, threads_per_worker=T // 2, processes=False, dashboard_address=":0"
-            ) as cluster,
-            Client(cluster),
-        ):
+        with local_cluster(threads_per_worker=T // 2, processes=False):
             seconds.append(pass_seconds(objective_on(100 * 128, 128)))
         print(f"pass with {T:4d} tasks {1e3 * seconds[-1]:7.1f} ms")
     return max(np.polyfit(threads, seconds, 1)[0], 0.0)
@@ -123,10 +134,7 @@ def main():
     c = in_memory()
     print(f"compute: {1e9 * c:.2f} ns per entry of X")
     for n_workers in (2,) if only else (1, 2):
-        with (
-            LocalCluster(n_workers=n_workers, threads_per_worker=1, dashboard_address=":0") as cluster,
-            Client(cluster) as client,
-        ):
+        with local_cluster(n_workers, threads_per_worker=1) as client:
             a, b = overhead(client)
             print(f"{n_workers} workers: a = {1e3 * a:.1f} ms, b = {1e3 * b:.2f} ms")
             if not only:
