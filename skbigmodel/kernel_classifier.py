@@ -29,6 +29,7 @@ KERNEL_ATTRIBUTES = (
     "dual_coef_",
     "shape_fit_",
 )
+LINEAR_ATTRIBUTES = ("coef_", "partial_fit", "sparsify", "densify")
 STOPPED = ("callback", "interrupted")  # reasons to end the fit, and not a problem alone
 
 
@@ -39,6 +40,29 @@ class KernelClassifier(GradientEstimator):
     def _cost(self):
         """C, finite also where no loss is allowed: by more than rounding that is the same."""
         return min(self.C, HARD)
+
+    def _is_linear(self):
+        """The one place that tells the kernels apart."""
+        return isinstance(self.kernel, str) and self.kernel == "linear"
+
+    def __getattr__(self, name):
+        """Of what only kernels have, or only linear machines, an error that says how to come by it."""
+        text = f"{type(self).__name__!r} object has no attribute {name!r}"  # Python's own words
+        fitted = "classes_" in vars(self)
+        if name in LINEAR_ATTRIBUTES and (fitted or not name.endswith("_")) and not self._is_linear():
+            text += (
+                f": it needs kernel='linear', got kernel={self.kernel!r}. Put a kernel approximation, such as "
+                "sklearn.kernel_approximation.Nystroem, before a linear GDSVC instead"
+            )
+        elif name == "kernel_" and fitted:
+            text += ": the kernel is the linear one"
+        elif name in KERNEL_ATTRIBUTES and fitted:
+            text += (
+                ": a linear machine keeps its support vectors with multi_class='ovo' (for two classes too), "
+                "where loss='hinge', the rows are in memory and the fit converges by solver='interior-point' "
+                "or 'dual', one of which 'auto' takes"
+            )
+        raise AttributeError(text, name=name, obj=self)
 
     # -- the fit
 

@@ -20,19 +20,7 @@ from .linear import LinearEstimator
 from .multiclass import binary_problems, count_votes, scores_of_pairs
 from .validation import as_float, by_row, unchanged_on_error
 
-
-def _needs_linear(method):
-    """A check for ``available_if``."""
-
-    def check(model):
-        if not model._is_linear():
-            raise AttributeError(
-                f"{method} needs kernel='linear', got kernel={model.kernel!r}. Put a kernel approximation such as "
-                "sklearn.kernel_approximation.Nystroem before a linear GDSVC instead."
-            )
-        return True
-
-    return check
+linear_only = available_if(lambda model: model._is_linear())
 
 
 @documented
@@ -272,10 +260,6 @@ class GDSVC(KernelClassifier, GradientClassifier, LinearEstimator):
             self._forget_kernel()
             return self._fit(X, y, sample_weight, validation, start)
 
-    def _is_linear(self):
-        """The one place that tells the kernels apart."""
-        return isinstance(self.kernel, str) and self.kernel == "linear"
-
     def _fit(self, X, y, sample_weight, validation, start):
         X, y, labels = self._check_labelled(X, y, sample_weight)
         classes = labels.classes
@@ -328,7 +312,7 @@ class GDSVC(KernelClassifier, GradientClassifier, LinearEstimator):
         vars(self).update(support_attributes(X, labels.codes, len(labels.classes), problems, parts))
         self.support_vectors_ = X[self.support_]
 
-    @available_if(_needs_linear("partial_fit"))
+    @linear_only
     @streamed
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X, y, classes=None, sample_weight=None):
@@ -485,12 +469,12 @@ class GDSVC(KernelClassifier, GradientClassifier, LinearEstimator):
         scores = (scores_of_pairs if self.break_ties else count_votes)(z, len(self.classes_))
         return self.classes_[scores.argmax(axis=1)]
 
-    @available_if(_needs_linear("densify"))
+    @linear_only
     def densify(self):
         """Make ``coef_`` an array again; see :meth:`sparsify`."""
         return super().densify()
 
-    @available_if(_needs_linear("sparsify"))
+    @linear_only
     def sparsify(self):
         """Make ``coef_`` a sparse matrix, which is smaller where most coefficients are zero."""
         return super().sparsify()

@@ -1,5 +1,6 @@
 """GDSVC with kernels: the optima of SVC and of a quadratic program, the Gram matrix, layouts, controls."""
 
+import copy
 import pickle
 import warnings
 from typing import NamedTuple
@@ -12,7 +13,7 @@ from scipy.optimize import minimize
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.datasets import load_iris
-from sklearn.exceptions import ConvergenceWarning
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.metrics.pairwise import polynomial_kernel, rbf_kernel, sigmoid_kernel
 from sklearn.model_selection import cross_val_score
 from sklearn.svm import SVC
@@ -404,8 +405,30 @@ def test_errors_name_the_argument():
         assert_array_equal(other.set_params(**model.get_params()).predict(X), model.predict(X))
     with pytest.raises(ValueError, match="X_val"):
         model.fit(X, y, X_val=X, y_val=y)
-    with pytest.raises(AttributeError, match="partial_fit"):
-        model.partial_fit(X, y, classes=[0, 1])
+
+
+def test_attributes_that_are_not_there():
+    """The error says how to come by them; before a fit, and of other names, it is Python's own."""
+    X, y = data(60)
+    linear, kernel = GDSVC().fit(X, y), GDSVC(kernel="rbf").fit(X, y)
+    absent = {
+        "support_vectors_": (linear, "multi_class='ovo'"),
+        "dual_coef_": (linear, "loss='hinge'"),
+        "kernel_": (linear, "linear"),
+        "coef_": (kernel, "needs kernel='linear'"),
+        "partial_fit": (kernel, "needs kernel='linear', got kernel='rbf'"),
+    }
+    for name, (model, words) in absent.items():
+        for one in (model, copy.copy(model), pickle.loads(pickle.dumps(model))):
+            assert not hasattr(one, name)
+            with pytest.raises(AttributeError, match=f"'GDSVC' object has no attribute '{name}': .*{words}"):
+                getattr(one, name)
+    for model in (GDSVC(), clone(kernel), linear, copy.deepcopy(kernel)):
+        for name in ("n_outputs_",) if hasattr(model, "classes_") else ("support_vectors_", "coef_"):
+            with pytest.raises(AttributeError, match=f"^'GDSVC' object has no attribute '{name}'$"):
+                getattr(model, name)
+    with pytest.raises(NotFittedError):
+        GDSVC(kernel="rbf").predict(X)
 
 
 def test_from_one_kernel_to_another():
