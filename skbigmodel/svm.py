@@ -18,7 +18,7 @@ from .classification import GradientClassifier, validation_accuracy
 from .kernel_classifier import KernelClassifier, support_attributes
 from .linear import LinearEstimator
 from .multiclass import binary_problems, count_votes, scores_of_pairs
-from .validation import as_float, by_row, unchanged_on_error
+from .validation import as_float, by_row, is_mapped, unchanged_on_error
 
 linear_only = available_if(lambda model: model._is_linear())
 
@@ -297,7 +297,7 @@ class GDSVC(KernelClassifier, GradientClassifier, LinearEstimator):
 
     def _duals(self, X, result, objective):
         """Dual variables per unit of weight, where support vectors are kept and these are known."""
-        if self.multi_class != "ovo" or not _is_in_memory(X) or _is_mapped(X) or objective.loss.smooth:
+        if self.multi_class != "ovo" or not _is_in_memory(X) or objective.loss.smooth:
             return None
         if result.status != "converged" or not hasattr(result.state, "duals"):
             return None
@@ -512,16 +512,7 @@ class GDSVC(KernelClassifier, GradientClassifier, LinearEstimator):
 
 
 def _is_in_memory(X):
-    return isinstance(X, np.ndarray) and not isinstance(X, np.memmap) or issparse(X)
-
-
-def _is_mapped(X):
-    """Whether an array is one of a file, or a view of such a one."""
-    while isinstance(X, np.ndarray):
-        if isinstance(X, np.memmap):
-            return True
-        X = X.base
-    return False
+    return issparse(X) or isinstance(X, np.ndarray) and not is_mapped(X)
 
 
 def _weights_of(part, s=1.0):

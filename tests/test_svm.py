@@ -16,6 +16,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from skbigmodel import GDSVC
 from skbigmodel.multiclass import binary_problems, count_votes, scores_of_pairs
+from skbigmodel.validation import is_mapped
 
 LAYOUTS = {"dense": np.asarray, "csr": sparse.csr_array, "float32": lambda X: X.astype(np.float32)}
 every_layout = pytest.mark.parametrize("layout", LAYOUTS)
@@ -308,7 +309,10 @@ def test_where_support_vectors_are_not_kept(tmp_path):
         assert not any(hasattr(model, name) for name in ("support_", "support_vectors_", "dual_coef_"))
     mapped = np.memmap(tmp_path / "X", np.float64, "w+", shape=X.shape)
     mapped[:] = X
-    assert not hasattr(GDSVC(multi_class="ovo").fit(mapped, y), "support_")
+    model = GDSVC(multi_class="ovo").fit(mapped, y)
+    assert not hasattr(model, "support_")
+    pairs = model._sources(np.asarray(mapped), np.arange(100) % 3, None, binary_problems(3, "ovo"))
+    assert all(is_mapped(blocks.X) for blocks in pairs)
     with pytest.warns(ConvergenceWarning):
         model = GDSVC(multi_class="ovo", solver="interior-point", max_iter=1).fit(*data(2400))
     assert not hasattr(model, "support_")
