@@ -110,7 +110,11 @@ class GradientClassifier(ClassifierMixin, GradientEstimator):
 
     @blockwise
     def decision_function(self, X):
-        """Raw predictions: log-odds of the second of two classes, else the logits of each class.
+        """Raw predictions: for the second of two classes, else for each class.
+
+        The class with the largest is predicted, the second of two where it is positive. They are log-odds and
+        logits, but those of a :class:`~skbigmodel.GDSVC` are signed distances from the boundary in units of
+        the margin.
 
         Parameters
         ----------
@@ -119,8 +123,14 @@ class GradientClassifier(ClassifierMixin, GradientEstimator):
         Returns
         -------
         ndarray of shape (n_samples,) for two classes, else (n_samples, n_classes)
+            Where ``GDSVC`` fitted pairs of three or more classes, it is the votes for each class, to which
+            its raw predictions add less than a half, or with ``decision_function_shape="ovo"`` the raw
+            predictions, of shape (n_samples, n_pairs).
         """
-        z = self._raw_predictions(X)
+        return self._scores(self._raw_predictions(X))
+
+    def _scores(self, z):
+        """What raw predictions give as a decision function."""
         return z[:, 0] if z.shape[1] == 1 else z
 
     @blockwise

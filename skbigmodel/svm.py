@@ -13,7 +13,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from ._docs import documented
-from .base import blockwise, copy_fitted, streamed
+from .base import copy_fitted, streamed
 from .classification import GradientClassifier, validation_accuracy
 from .kernel_classifier import KernelClassifier, support_attributes
 from .linear import LinearEstimator
@@ -437,25 +437,10 @@ class GDSVC(KernelClassifier, GradientClassifier, LinearEstimator):
         linear = hasattr(self, "coef_")
         return super()._raw_predictions(X) if linear else self._kernel_predictions(X)
 
-    @blockwise
-    def decision_function(self, X):
-        """Signed distance from the boundary, in units of the margin: for the second class, or of each class.
-
-        Parameters
-        ----------
-        X : array-like or sparse matrix of shape (n_samples, n_features)
-
-        Returns
-        -------
-        ndarray of shape (n_samples,), (n_samples, n_classes) or (n_samples, n_pairs)
-            The raw predictions. For pairs of classes with ``decision_function_shape="ovr"`` it is the votes
-            for each class, to which its raw predictions add less than a half.
-        """
-        z = self._raw_predictions(X)
-        if z.shape[1] == 1:
-            return z[:, 0]
-        if self.multi_class_ == "ovr" or self.decision_function_shape == "ovo":
-            return z
+    def _scores(self, z):
+        """What raw predictions give as a decision function; of pairs of classes a score for each class."""
+        if z.shape[1] == 1 or self.multi_class_ == "ovr" or self.decision_function_shape == "ovo":
+            return super()._scores(z)
         return scores_of_pairs(z, len(self.classes_))
 
     def _check_prediction(self):
