@@ -12,6 +12,7 @@ from skbigmodel.losses import AbsoluteError, EpsilonInsensitive, Quantile, Squar
 from skbigmodel.objective import LinearObjective
 from skbigmodel.penalties import ElasticNet
 from skbigmodel.slices import make_blocks
+from skbigmodel.solvers import interior_point
 from skbigmodel.solvers.driver import Control, Settings, minimize
 from skbigmodel.solvers.interior_point import InteriorPoint
 
@@ -235,3 +236,25 @@ def test_a_good_start_is_kept():
 def test_smooth_losses_are_refused():
     assert "piecewise linear" in InteriorPoint.refusal(make_objective(*data(), SquaredError()))
     assert InteriorPoint.refusal(make_objective(*data(), Quantile(0.1))) is None
+
+
+def test_when_the_crossover_is_tried(monkeypatch):
+    """Near the optimum, but not before as few rows seem to lie at the kink as there are parameters."""
+    looks, tried = [], []
+
+    def look(self, state):
+        real_look(self, state)
+        looks.append(state.n_at_kink)
+
+    def cross(objective, model, sides, at_kink, size):
+        tried.append(sum(len(index) for index, _ in at_kink))
+        return real_cross(objective, model, sides, at_kink, size)
+
+    real_look, real_cross = InteriorPoint._cross_over, interior_point.cross_over
+    monkeypatch.setattr(InteriorPoint, "_cross_over", look)
+    monkeypatch.setattr(interior_point, "cross_over", cross)
+    objective = make_objective(*data(6000, 6), Quantile(0.3), ElasticNet(0.0, 0.01))
+    result = solve(objective, 1e-9)
+    assert result.status == "converged" and result.state.gap == 0.0
+    assert looks[0] > objective.n_params >= tried[0]
+    assert len(tried) < len(looks)
