@@ -95,6 +95,7 @@ def inner(self, D, order, laid, T):
     return self.inner(D, order, laid, T)
 
 
+WIDE = 1 << 31  # stored entries from which SciPy numbers them, and so the columns, with 64 bits
 NARROW = 32  # columns up to which a plain loop is quicker than BLAS
 
 
@@ -340,9 +341,13 @@ def as_matrix(rows, n_features):
 
 
 def as_rows(X):
-    """The layout of an array or a CSR matrix, sharing its memory."""
+    """The layout of an array or a CSR matrix, sharing its memory.
+
+    Column numbers of 64 bits are copied to 32 unless the matrix is so large that SciPy needs them: one
+    specialisation, and less to read in each pass. Offsets have 64 bits always, room for any number of entries.
+    """
     if isinstance(X, np.ndarray):
         return Dense(frozen(X))
-    # offsets of 64 bits, whatever the matrix has: one specialisation, and room for any number of entries
-    indices, indptr = frozen(X.indices), frozen(X.indptr, np.int64)
-    return CSR(frozen(X.data), indices.view(f"u{indices.itemsize}"), indptr.view(np.uint64))
+    width = 32 if X.indices.size < WIDE and X.shape[1] <= 1 << 31 else 8 * X.indices.itemsize
+    indices, indptr = frozen(X.indices, f"i{width // 8}"), frozen(X.indptr, np.int64)
+    return CSR(frozen(X.data), indices.view(f"u{width // 8}"), indptr.view(np.uint64))

@@ -7,7 +7,7 @@ from scipy import sparse
 from scipy.special import log_softmax, softmax
 from test_losses import ALL_LOSSES, evaluate, named
 
-from skbigmodel import passes_linear, passes_softmax, rows
+from skbigmodel import GDLinearRegressor, passes_linear, passes_softmax, rows
 from skbigmodel._jit import frozen, jit
 from skbigmodel.losses import Huber, Logistic, Poisson, SquaredError
 from skbigmodel.rows import CSR, Dense, as_rows
@@ -15,18 +15,12 @@ from skbigmodel.rows import CSR, Dense, as_rows
 N, P, K = 301, 7, 3  # more rows than a run has, and no multiple of four
 
 
-def wide_indices(X):
-    X = sparse.csr_matrix(X)
-    X.indices, X.indptr = X.indices.astype(np.int64), X.indptr.astype(np.int64)
-    return X
-
-
 LAYOUTS = {
     "dense": np.ascontiguousarray,
     "dense32": lambda X: X.astype(np.float32),
     "csr": sparse.csr_array,
     "csr32": lambda X: sparse.csr_array(X.astype(np.float32)),
-    "csr with wide indices": wide_indices,
+    "csr with wide indices": sparse.csr_array,
 }
 every_layout = pytest.mark.parametrize("layout", LAYOUTS)
 either_kind = pytest.mark.parametrize("layout", ["dense", "csr"])
@@ -39,7 +33,10 @@ def block(layout, n=N, p=P):
     X = X.astype(np.float32).astype(np.float64)  # so that all widths hold the same numbers
     s = rng.uniform(0.5, 2.0, n)
     s[::9] = 0.0
-    return as_rows(LAYOUTS[layout](X)), X, rng.uniform(0.1, 3.0, n), s
+    made = as_rows(LAYOUTS[layout](X))
+    if "wide" in layout:  # as of a matrix of very many entries
+        made = made._replace(indices=frozen(made.indices, np.uint64))
+    return made, X, rng.uniform(0.1, 3.0, n), s
 
 
 # -- layouts ---------------------------------------------------------------------------------------
@@ -99,6 +96,23 @@ def test_as_rows_shares_memory():
     assert_array_equal(csr.values(), np.ones(4))
     assert_array_equal(csr._replace(indptr=csr.indptr[1:3]).values(), np.ones(1))
     assert_array_equal(dense.values(), X.ravel())
+
+
+def test_wide_indices(monkeypatch):
+    """Column numbers of 64 bits become such of 32, but for matrices that need them: those are not copied."""
+    matrix = sparse.csr_matrix(np.eye(4))
+    matrix.indices, matrix.indptr = matrix.indices.astype(np.int64), matrix.indptr.astype(np.int64)
+    narrow = as_rows(matrix)
+    assert narrow.indices.dtype == np.uint32 and np.shares_memory(narrow.data, matrix.data)
+    assert_array_equal(narrow.indices, matrix.indices)
+    monkeypatch.setattr(rows, "WIDE", 4)
+    large = as_rows(matrix)
+    assert large.indices.dtype == np.uint64
+    assert all(np.shares_memory(getattr(large, name), getattr(matrix, name)) for name in large._fields)
+    y = np.arange(4.0)
+    wide = GDLinearRegressor(loss="huber", alpha=0.1).fit(matrix, y)
+    monkeypatch.undo()
+    assert_array_equal(wide.coef_, GDLinearRegressor(loss="huber", alpha=0.1).fit(matrix, y).coef_)
 
 
 # -- passes with one prediction --------------------------------------------------------------------
