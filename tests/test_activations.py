@@ -63,6 +63,13 @@ def test_corner_of_relu():
     assert_array_equal(np.signbit([relu.forward(-3.0), relu.forward(0.0)]), False)
 
 
+def test_leaky_relu_without_a_leak():
+    """It is the plain one, derivative included."""
+    plain, leaky = ACTIVATIONS["relu"](), LeakyRelu(slope=0.0)
+    for z in Z:
+        assert (leaky.forward(z), leaky.backward(z, 0.0)) == (plain.forward(z), plain.backward(z, 0.0))
+
+
 def test_expm1():
     """As exact near 0 as elsewhere."""
     x = np.concatenate([np.linspace(-40, 40, 4001), np.logspace(-300, 2, 500), -np.logspace(-300, 2, 500)])

@@ -12,7 +12,7 @@ from skbigmodel.activations import ACTIVATIONS, Relu, Tanh
 from skbigmodel.blocks import ArrayBlocks
 from skbigmodel.network import NetworkObjective, make_network, make_room, pack, raw_outputs, unpack
 from skbigmodel.passes_network import Noise, Plan, Walk, run_steps, shard_gradient
-from skbigmodel.passes_parameters import Plain
+from skbigmodel.passes_parameters import Plain, Scaled
 from skbigmodel.rows import as_rows
 from skbigmodel.solvers.epochs import Epochs, Recipe
 
@@ -56,34 +56,83 @@ def differences(function, theta, h=1e-6):
     return np.array([(function(theta + e) - function(theta - e)) / (2 * h) for e in h * np.eye(theta.size)])
 
 
+FORM = Scaled(biases=0.5, scales=3.0)
+
+
+def layers_of(net, theta, form=FORM):
+    """The layers' parameters once more, in NumPy: NTP weights, scaled biases, rows times their scales."""
+    n, scales = net.widths[0], theta[net.biases[-1] :] * form.scales
+    layers = theta[: net.biases[-1]].copy()
+    for k, width in enumerate(net.widths[:-1]):
+        layers[net.weights[k] : net.weights[k + 1]] /= np.sqrt(width)
+    layers[: net.weights[1]] = (layers[: net.weights[1]].reshape(n, -1) * scales[:, None]).ravel()
+    layers[net.biases[0] :] *= form.biases
+    return layers
+
+
+def gradient_error(*args, **kwargs):
+    """Of value and gradient, by the formula and by its differences along random directions."""
+    objective, theta = problem(*args, **kwargs)
+    value, grad = objective.value_grad(theta)
+    along = np.random.default_rng(1).standard_normal((5, theta.size))
+    along /= np.linalg.norm(along, axis=1)[:, None]
+    slopes = [differences(lambda t, d=d: objective.value_grad(theta + t * d)[0], np.zeros(1)) for d in along]
+    return max(abs(value - oracle(objective, theta)), np.abs(along @ grad - np.ravel(slopes)).max())
+
+
+def step_error(decay):
+    """How far a step in scaled parameters is from the slope of the objective in them; weights may decay."""
+    objective, layers = problem(n=40)
+    net = objective.net
+    theta = FORM.gather(net, layers)
+    theta[-7:] = np.linspace(-0.5, 1.0, 7)
+    slope = differences(lambda t: oracle(objective, layers_of(net, t)), theta)
+    plan = Plan(optimizers.Sgd(), FORM, objective.alpha, decay, np.inf, 0.0, 40)
+    walk = Walk(theta.copy(), np.zeros((1, theta.size)), np.array([0, 0]))
+    room = room_for(objective, 40, theta.dtype, theta.size)
+    rows, order = as_rows(objective.blocks.X), np.arange(40)
+    run_steps(net, rows, objective.targets(), order, walk, plan, room, np.array([0.1]))
+    theta[: net.biases[0]] *= 1 - 0.1 * decay
+    return np.abs((theta - walk.theta) / 0.1 - slope).max()
+
+
 # each combination would have to be compiled: the formulas run as plain Python instead
 GRADIENTS = """
 import itertools, json, sys
-import numpy as np
 sys.path.insert(0, sys.argv[1])
-from test_network import ACTIVATIONS, differences, oracle, problem
-worst = {}
+from test_network import ACTIVATIONS, gradient_error, step_error
+worst = dict.fromkeys(ACTIVATIONS, 0.0)
 for name, softmax, weighted, alpha in itertools.product(ACTIVATIONS, (0, 1), (0, 1), (0.0, 0.3)):
     activation = ACTIVATIONS[name]()
-    objective, theta = problem(softmax, 6, 3, (3, 2), activation, weighted, alpha, smoothing=alpha / 2)
-    value, grad = objective.value_grad(theta)
-    error = np.abs(grad - differences(lambda t: objective.value_grad(t)[0], theta)).max()
-    worst[name] = max(worst.get(name, 0.0), error, abs(value - oracle(objective, theta)))
-print(json.dumps(worst))
+    error = gradient_error(softmax, 6, 3, (3, 2), activation, weighted, alpha, smoothing=alpha / 2)
+    worst[name] = max(worst[name], error)
+print(json.dumps([worst, step_error(0.0), step_error(0.2)]))
 """
 
 
-def test_gradients(run_python):
+@pytest.fixture(scope="module")
+def errors(run_python):
+    """Of gradients and steps that run as plain Python."""
+    return json.loads(run_python(GRADIENTS, __file__.rpartition("/")[0], NUMBA_DISABLE_JIT="1").stdout)
+
+
+def test_gradients(errors):
     """Every activation, loss, weighting and penalty: the value is the formula's, the gradient its slope."""
-    worst = json.loads(run_python(GRADIENTS, __file__.rpartition("/")[0], NUMBA_DISABLE_JIT="1").stdout)
-    assert set(worst) == set(ACTIVATIONS)
-    assert max(worst.values()) < 2e-9, worst
+    assert set(errors[0]) == set(ACTIVATIONS)
+    assert max(errors[0].values()) < 2e-9, errors[0]
 
 
+def test_scaled_steps_are_along_the_slope(errors):
+    """Of the objective in the parameters that are moved, by differences; weights may decay besides."""
+    assert max(errors[1:]) < 1e-7
+
+
+# tanh is what lbfgs is compared with scikit-learn with
+@pytest.mark.parametrize("activation", [RELU, Tanh()], ids=["relu", "tanh"])
 @pytest.mark.parametrize("softmax", [True, False])
-def test_compiled_gradient(softmax):
+def test_compiled_gradient(softmax, activation):
     """The kernel computes what the formulas say."""
-    objective, theta = problem(softmax, smoothing=0.1)
+    objective, theta = problem(softmax, activation=activation, smoothing=0.1)
     value, grad = objective.value_grad(theta)
     assert_allclose(value, oracle(objective, theta), rtol=1e-13)
     assert_allclose(grad, differences(lambda t: oracle(objective, t), theta), atol=1e-8)
@@ -120,13 +169,21 @@ def test_many_rows_on_threads():
     assert_allclose(values[0], oracle(NetworkObjective(ArrayBlocks(X, Y), net, 0.1), theta), rtol=1e-12)
 
 
-def epoch(objective, theta, dropout=0.0, clip=np.inf, decay=0.0, dtype=np.float64, optimizer=None):
-    """One epoch of two batches in their order; the new parameters and the loss."""
-    optimizer = optimizer or optimizers.Sgd()
-    plan = Plan(optimizer, Plain(), objective.alpha, decay, clip, dropout, 40)
-    theta, rates = theta.astype(dtype), np.full(-(-objective.blocks.n_rows // 40), 0.1)
+def epoch(
+    objective,
+    theta,
+    clip=np.inf,
+    decay=0.0,
+    dtype=np.float64,
+    optimizer=optimizers.Sgd(),
+    batch=40,
+    room=None,
+):
+    """One epoch of batches in their order; the new parameters and the loss."""
+    plan = Plan(optimizer, Plain(), objective.alpha, decay, clip, 0.0, batch)
+    theta, rates = theta.astype(dtype), np.full(-(-objective.blocks.n_rows // batch), 0.1)
     moments, clock = np.zeros((optimizer.n_moments, theta.size), dtype), np.array([0, 77])
-    order, room = np.arange(objective.blocks.n_rows), room_for(objective, 40, theta.dtype)
+    order, room = np.arange(objective.blocks.n_rows), room or room_for(objective, batch, theta.dtype)
     rows = as_rows(objective.blocks.X.astype(dtype))
     walk = Walk(theta, moments, clock)
     loss = run_steps(objective.net, rows, objective.targets(), order, walk, plan, room, rates)
@@ -172,13 +229,17 @@ def test_float32_steps():
 
 def test_dropout():
     """A share of the units is 0, the others are scaled up; the gradient is that of the thinned network."""
-    objective, theta = problem(n=40, hidden=(400,), activation=Tanh())  # no unit is 0 by itself
+    objective, theta = problem(n=40, hidden=(400,))
+    net = objective.net
+    theta[net.biases[0] : net.biases[1]] = 10.0  # so that no unit is 0 by itself
+    theta[net.weights[1] : net.weights[2]] *= 0.01
     room = room_for(objective, 40, theta.dtype)
     arguments = objective.net, as_rows(objective.blocks.X), objective.targets(), np.arange(40), theta, room
     shard_gradient(*arguments, Noise(0.0, 0), 1.0)
     whole = room.A[: 40 * 400].copy()
     shard_gradient(*arguments, Noise(0.25, 5), 1.0)
     thin = room.A[: 40 * 400].copy()
+    assert (whole > 0.0).all()
     assert abs(np.mean(thin == 0) - 0.25) < 0.02
     assert_allclose(thin[thin != 0], whole[thin != 0] / 0.75, rtol=1e-12)
     mask = (thin != 0).reshape(40, 400)
@@ -200,10 +261,9 @@ def test_nothing_fades_into_subnormal_numbers(optimizer):
     parts = np.abs(np.append(theta, moments))
     assert (parts[parts < np.finfo(np.float32).tiny] == 0).all()
     for objective, theta in map(problem, (True, False)):
-        net, room = objective.net, room_for(objective, 60, np.float32)
-        rows = as_rows(objective.blocks.X.astype(np.float32))
-        theta = np.append(theta[:-3], [0, 80, -120]).astype(np.float32)
-        shard_gradient(net, rows, objective.targets(), np.arange(60), theta, room, Noise(0.0, 0), 1.0)
+        room = room_for(objective, 60, np.float32)
+        theta = np.append(theta[:-3], [0, 80, -120])
+        epoch(objective, theta, dtype=np.float32, optimizer=optimizers.Adam(), batch=60, room=room)
         assert (np.abs(room.D[room.D != 0]) >= np.finfo(np.float32).tiny).all()
 
 

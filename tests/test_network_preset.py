@@ -16,7 +16,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import check_estimator
 from test_blocks import Foreign
-from test_network import differences, oracle, problem, room_for
+from test_network import FORM, layers_of, problem
 
 from skbigmodel import GDMLPClassifier
 from skbigmodel.activations import Selu
@@ -26,9 +26,7 @@ from skbigmodel.network_data import Coded
 from skbigmodel.network_inputs import fit_encoding
 from skbigmodel.network_training import smooth_accuracy
 from skbigmodel.optimizers import Sgd
-from skbigmodel.passes_network import Plan, Walk, run_steps
-from skbigmodel.passes_parameters import Scaled, spread_out
-from skbigmodel.rows import as_rows
+from skbigmodel.passes_parameters import spread_out
 from skbigmodel.solvers.epochs import Epochs, Recipe
 
 X, Y = make_classification(150, 6, n_informative=4, n_classes=3, random_state=0)
@@ -50,20 +48,6 @@ def parameters(model):
 # -- the form of the parameters
 
 
-FORM = Scaled(biases=0.5, scales=3.0)
-
-
-def layers_of(net, theta, form=FORM):
-    """The layers' parameters once more, in NumPy: NTP weights, scaled biases, rows times their scales."""
-    n, scales = net.widths[0], theta[net.biases[-1] :] * form.scales
-    layers = theta[: net.biases[-1]].copy()
-    for k, width in enumerate(net.widths[:-1]):
-        layers[net.weights[k] : net.weights[k + 1]] /= np.sqrt(width)
-    layers[: net.weights[1]] = (layers[: net.weights[1]].reshape(n, -1) * scales[:, None]).ravel()
-    layers[net.biases[0] :] *= form.biases
-    return layers
-
-
 def test_spread_and_gather():
     """The formulas, and layers that come back."""
     objective, layers = problem()
@@ -75,23 +59,6 @@ def test_spread_and_gather():
         out = spread_out(FORM, net, form_theta, np.empty_like(layers))
         assert_allclose(out, layers_of(net, form_theta), rtol=1e-12)
     assert_allclose(spread_out(FORM, net, theta, np.empty_like(layers)), layers, rtol=1e-12)
-
-
-@pytest.mark.parametrize("decay", [0.0, 0.2])
-def test_a_step_is_along_the_slope(decay):
-    """Of the objective in the parameters that are moved, by differences; weights may decay besides."""
-    objective, layers = problem(n=40)
-    net = objective.net
-    theta = FORM.gather(net, layers)
-    theta[-7:] = np.linspace(-0.5, 1.0, 7)
-    slope = differences(lambda t: oracle(objective, layers_of(net, t)), theta)
-    plan = Plan(Sgd(), FORM, objective.alpha, decay, np.inf, 0.0, 40)
-    walk = Walk(theta.copy(), np.zeros((1, theta.size)), np.array([0, 0]))
-    room = room_for(objective, 40, theta.dtype, theta.size)
-    rows, order = as_rows(objective.blocks.X), np.arange(40)
-    run_steps(net, rows, objective.targets(), order, walk, plan, room, np.array([0.1]))
-    theta[: net.biases[0]] *= 1 - 0.1 * decay
-    assert_allclose((theta - walk.theta) / 0.1, slope, atol=1e-7)
 
 
 # -- the input

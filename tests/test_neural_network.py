@@ -16,9 +16,12 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import check_estimator
+from test_network import differences, oracle
 
 from skbigmodel import GDMLPClassifier
-from skbigmodel.activations import LeakyRelu
+from skbigmodel.activations import Relu
+from skbigmodel.blocks import ArrayBlocks
+from skbigmodel.network import NetworkObjective, make_network
 from skbigmodel.optimizers import Adam
 
 X, Y = make_classification(200, 8, n_informative=6, n_classes=3, random_state=0)
@@ -52,48 +55,47 @@ def test_defaults_change_nothing():
     plain = parameters(fit())
     assert_array_equal(parameters(fit(clip_norm=1e9, loss_threshold=0.0, max_time=1e9, n_jobs=1)), plain)
     assert_array_equal(parameters(fit(lr_schedule=lambda t: 1.0, expect=None)), plain)
-    assert_array_equal(parameters(fit(activation=LeakyRelu(slope=0.0))), plain)
+    assert_array_equal(parameters(fit(activation=Relu(), solver=Adam())), plain)
 
 
-class OwnTanh(NamedTuple):
+class OwnSwish(NamedTuple):
     """An activation of a user's own."""
 
     scale: float = 1.0
 
     def forward(self, z):
-        return np.tanh(self.scale * z)
+        return z / (1.0 + np.exp(-self.scale * z))
 
     def backward(self, z, a):
-        return self.scale * (1.0 - a * a)
+        share = 1.0 / (1.0 + np.exp(-self.scale * z))
+        return share + self.scale * a * (1.0 - share)
 
 
-class Signs(NamedTuple):
-    """An optimizer of a user's own: steps of the rate in every coordinate."""
+class Descent(NamedTuple):
+    """An optimizer of a user's own: steps against the gradient, and half of the last step on top."""
 
     n_moments = 1
 
     def step(self, theta, grad, moments, t, rate):
         for j in range(theta.size):
-            theta[j] -= rate * np.sign(grad[j])
+            moments[0, j] = 0.5 * moments[0, j] - rate * grad[j]
+            theta[j] += moments[0, j]
 
 
-def test_own_activation():
-    """The course of the built-in one with the same formula."""
-    own, built_in = fit(activation=OwnTanh()), fit(activation="tanh")
-    assert_allclose(own.loss_curve_, built_in.loss_curve_, rtol=1e-12)
-    assert_allclose(own.predict_proba(X), built_in.predict_proba(X), rtol=1e-9)
-    assert_array_equal(pickle.loads(pickle.dumps(own)).predict(X), own.predict(X))
-
-
-def test_own_optimizer():
-    """Each step changes each parameter by the rate."""
-    model = fit(1, solver=Signs(), batch_size=200, alpha=0.0)
-    fresh = parameters(fit(1, solver=Signs(), batch_size=200, alpha=0.0, learning_rate_init=1e-300))
-    assert model.solver_ == "signs"
-    change = np.abs(parameters(model) - fresh)
-    assert_allclose(change[change > 1e-12], 1e-3, rtol=1e-9)
-    assert (change > 1e-12).mean() > 0.9
-    assert_array_equal(parameters(fit(solver=Adam())), parameters(fit(solver="adam")))
+def test_own_activation_and_optimizer():
+    """The steps are those that the objective's differences lead to; a pickle predicts alike."""
+    params = {"activation": OwnSwish(1.5), "solver": Descent(), "batch_size": 200, "alpha": 0.1}
+    model = fit(2, learning_rate_init=0.05, **params)
+    assert model.solver_ == "descent"
+    theta = parameters(fit(1, learning_rate_init=1e-300, **params))
+    net = make_network((8, 16, 3), OwnSwish(1.5), True)
+    objective = NetworkObjective(ArrayBlocks(X, Y[:, None].astype(np.int32)), net, 0.1)
+    step = 0.0
+    for _ in range(2):
+        step = 0.5 * step - 0.05 * differences(lambda t: oracle(objective, t), theta)
+        theta = theta + step
+    assert_allclose(parameters(model), theta, rtol=1e-6, atol=1e-8)
+    assert_array_equal(pickle.loads(pickle.dumps(model)).predict(X), model.predict(X))
 
 
 def test_label_smoothing():
