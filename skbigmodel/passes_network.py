@@ -159,18 +159,52 @@ def softmax_loss(Z, b, targets, order, scale, D):
 @jit
 def logistic_loss(Z, b, targets, order, scale, D):
     """D = scale·s·(logistic - target) for raw outputs Z + b; return scale·Σ s·binary cross-entropy."""
-    total = 0.0
+    total, even = 0.0, targets.smoothing
+    for i in range(Z.shape[0]):
+        for j in range(Z.shape[1]):
+            Z[i, j] += b[j]
+            D[i, j] = (1.0 - even) * targets.Y[order[i], j] + 0.5 * even
+    values, slopes = Z.reshape(-1), D.reshape(-1)
+    for k in range(values.size):  # over all at once: it vectorises where there is one output, too
+        z, y = values[k], slopes[k]
+        e = exp(LEAST if -abs(z) < LEAST else -abs(z))
+        slopes[k] = (1.0 if z >= 0.0 else e) / (1.0 + e) - y
+        values[k] = log1p_unit(e) + z * ((1.0 if z > 0.0 else 0.0) - y)
     for i in range(Z.shape[0]):
         weight = scale * (targets.s[order[i]] if targets.s.size > 1 else targets.s[0])
         for j in range(Z.shape[1]):
-            z = Z[i, j] + b[j]
-            y = (1.0 - targets.smoothing) * targets.Y[order[i], j] + 0.5 * targets.smoothing
-            e = exp(LEAST if -abs(z) < LEAST else -abs(z))
-            D[i, j] = weight * ((1.0 if z >= 0.0 else e) / (1.0 + e) - y)
-            Z[i, j] = weight * (log1p_unit(e) + z * ((1.0 if z > 0.0 else 0.0) - y))
+            D[i, j] *= weight
         for j in range(Z.shape[1]):
-            total += Z[i, j]
+            total += weight * Z[i, j]
     return total
+
+
+@called
+def column_sums(D, out):
+    """out = sums over the rows of D, four at a time: each load and store of ``out`` serves four."""
+    whole = D.shape[0] - D.shape[0] % 4
+    out[:] = 0.0
+    for i in range(0, whole, 4):
+        for j in range(out.size):
+            out[j] += (D[i, j] + D[i + 1, j]) + (D[i + 2, j] + D[i + 3, j])
+    for i in range(whole, D.shape[0]):
+        for j in range(out.size):
+            out[j] += D[i, j]
+
+
+@called
+def pass_back(D, W, E, slopes):
+    """slopes *= D·Wᵀ, the derivatives in the outputs of the layer before; E is room for the product."""
+    if W.shape[1] == 1:  # BLAS takes long for one output
+        w = W.reshape(-1)
+        for i in range(D.shape[0]):
+            for j in range(w.size):
+                slopes[i, j] *= D[i, 0] * w[j]
+        return
+    product(D, W.T, E)
+    for i in range(E.shape[0]):
+        for j in range(E.shape[1]):
+            slopes[i, j] *= E[i, j]
 
 
 @part
@@ -196,19 +230,14 @@ def run_backward(net, rows, order, theta, room):
     n, batch, last = order.size, room.X.shape[0], net.widths.size - 2
     for k in range(last, -1, -1):
         D, G = layer(net, k, n, room.D, batch), matrix(net, k, room.grad)
-        bias = room.grad[net.biases[k] : net.biases[k + 1]]
-        bias[:] = 0.0
-        for i in range(n):
-            for j in range(bias.size):
-                bias[j] += D[i, j]
+        column_sums(D, room.grad[net.biases[k] : net.biases[k + 1]])
         if k == 0:
             transposed_times(rows, order, D, room.X[:n], G)
             continue
+        before, E = net.widths[k], room.E[: n * net.widths[k]]
         product(layer(net, k - 1, n, room.A, batch).T, D, G)
-        E, slopes = room.E[: n * net.widths[k]], layer(net, k - 1, n, room.D, batch).reshape(-1)
-        product(D, matrix(net, k, theta).T, E.reshape(n, net.widths[k]))
-        for j in range(E.size):
-            slopes[j] *= E[j]
+        slopes = layer(net, k - 1, n, room.D, batch)
+        pass_back(D, matrix(net, k, theta), E.reshape(n, before), slopes)
 
 
 @part

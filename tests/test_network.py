@@ -11,7 +11,7 @@ from skbigmodel import network, optimizers
 from skbigmodel.activations import ACTIVATIONS, Relu, Tanh
 from skbigmodel.blocks import ArrayBlocks
 from skbigmodel.network import NetworkObjective, make_network, make_room, pack, raw_outputs, unpack
-from skbigmodel.passes_network import Noise, Plan, Walk, run_steps, shard_gradient
+from skbigmodel.passes_network import Noise, Plan, Walk, column_sums, pass_back, run_steps, shard_gradient
 from skbigmodel.passes_parameters import Plain, Scaled
 from skbigmodel.rows import as_rows
 from skbigmodel.solvers.epochs import Epochs, Recipe
@@ -136,6 +136,18 @@ def test_compiled_gradient(softmax, activation):
     value, grad = objective.value_grad(theta)
     assert_allclose(value, oracle(objective, theta), rtol=1e-13)
     assert_allclose(grad, differences(lambda t: oracle(objective, t), theta), atol=1e-8)
+
+
+@pytest.mark.parametrize("n_outputs", [1, 3])
+def test_pass_back(n_outputs):
+    """The chain rule from one layer to the one before, and the gradient of its biases."""
+    rng = np.random.default_rng(0)
+    D, W, slopes = (rng.standard_normal(shape) for shape in ((7, n_outputs), (5, n_outputs), (7, 5)))
+    expected, sums = slopes * (D @ W.T), np.empty(5)
+    pass_back(D, W, np.empty((7, 5)), slopes)
+    assert_allclose(slopes, expected, rtol=1e-14, atol=1e-15)
+    column_sums(slopes, sums)
+    assert_allclose(sums, expected.sum(axis=0), rtol=1e-13)
 
 
 def test_sparse_rows():
