@@ -28,7 +28,7 @@ def pieces(X):
     chunks = getattr(X, "chunks", None)
     if chunks and isinstance(chunks[0], int):
         return np.append(np.arange(chunks[0], X.shape[0], chunks[0]), X.shape[0]), True
-    return getattr(X, "ends", X.shape[:1]), False
+    return getattr(X, "ends", X.shape[:1]), getattr(X, "packed", False)
 
 
 def cut_pieces(ends, size, whole):

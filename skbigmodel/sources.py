@@ -7,6 +7,7 @@ sources (targets, weights) are converted to an array by ``fit``: 8 bytes per row
 
 import bisect
 import itertools
+import numbers
 import os
 import threading
 from collections import OrderedDict
@@ -17,7 +18,7 @@ from scipy.sparse import csr_matrix, issparse, load_npz, vstack
 from .blocks import is_sparse
 from .mapping import mapped
 from .reading import ReadAhead
-from .slices import block_rows
+from .slices import block_rows, cut_pieces, pieces
 from .validation import is_blockwise, is_mapped
 
 SMALL_GAP = 64  # rows between two that are wanted
@@ -44,6 +45,15 @@ class Kept:
                 self._kept[k] = self._load(k)
             self._kept.move_to_end(k)
             return self._kept[k]
+
+
+def across(ends, start, stop):
+    """(k, first, last) of the parts that rows start to stop lie in, which end at ``ends``: rows of part k."""
+    for k in range(bisect.bisect_right(ends, start), len(ends)):
+        offset = ends[k - 1] if k else 0
+        if offset >= stop:
+            break
+        yield k, max(start - offset, 0), min(stop, ends[k]) - offset
 
 
 class Rows:
@@ -219,12 +229,7 @@ class StackedRows(Rows):
         self._open()
 
     def _read(self, start, stop):
-        found, first = [], bisect.bisect_right(self.ends, start)
-        for k in range(first, len(self.parts)):
-            offset = self.ends[k - 1] if k else 0
-            if offset >= stop and found:
-                break
-            found.append(slice_of(self.parts[k], max(start - offset, 0), min(stop, self.ends[k]) - offset))
+        found = [slice_of(self.parts[k], a, b) for k, a, b in across(self.ends, start, stop)]
         return stack(found) if found else slice_of(self.parts[-1], 0, 0)
 
 
@@ -276,6 +281,96 @@ class TransformedRows(Rows):
         return made
 
 
+class CachedRows(Rows):
+    """Rows that stay in memory once they have been read, up to a number of bytes.
+
+    A fit goes through the rows some times, to some tens of times. Where reading is slow (compressed files,
+    Parquet, transformers, files in Fortran order), each pass takes as long as reading; here only the first
+    does. Rows that find no more room are read each time they are needed.
+
+    Parameters
+    ----------
+    X : array or source
+        Of numbers. Cache what :class:`TransformedRows` makes of rows, not the rows that it takes.
+    max_bytes : int
+        Memory that the rows may take, beside the few blocks that every fit needs. Unless all rows fit,
+        the saving is their share that does.
+
+    Attributes
+    ----------
+    shape : tuple
+    dtype : dtype
+    kept_bytes : int
+        Memory that the rows take now. They are kept as long as this object is, also between fits, and stay
+        here when it is pickled.
+
+    See Also
+    --------
+    write_rows : For rows that do not fit into memory; a memory map is read again at the speed of the disk.
+
+    Notes
+    -----
+    What changes in ``X`` after it has been read is not seen. Coefficients are those of ``X``, bit for bit.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skbigmodel import GDLogisticClassifier
+    >>> from skbigmodel.sources import CachedRows
+    >>> X = np.random.default_rng(0).normal(size=(1000, 4))  # or an HDF5 array with gzip, ArrowRows, ...
+    >>> cached = CachedRows(X, max_bytes=2_000_000_000)
+    >>> model = GDLogisticClassifier().fit(cached, X[:, 0] > 0)
+    >>> cached.kept_bytes
+    32000
+    """
+
+    def __init__(self, X, max_bytes):
+        if not isinstance(max_bytes, numbers.Real) or not max_bytes >= 0:
+            raise ValueError(f"max_bytes must be a number of bytes, got {max_bytes!r}")
+        if np.dtype(X.dtype).kind not in "biuf":
+            raise ValueError(f"X has dtype {X.dtype}: only rows of numbers are kept")
+        self.X, self.max_bytes = mapped(X), max_bytes
+        self.shape, self.dtype = tuple(X.shape), X.dtype
+        if is_sparse(X):
+            self.nnz = X.nnz
+        # blocks of a fit are those of X, and each is a piece here
+        self.from_map = getattr(self.X, "from_map", False)
+        ends, self.packed = pieces(self.X)
+        self.ends = cut_pieces(ends, block_rows(self.X), self.packed)[1:].tolist()
+        self._begin()
+
+    def _begin(self):
+        self._kept, self._lock, self._full, self.kept_bytes = {}, threading.Lock(), False, 0
+
+    def __getstate__(self):
+        return {name: value for name, value in vars(self).items() if name not in ("_kept", "_lock")}
+
+    def __setstate__(self, state):
+        vars(self).update(state)
+        self._begin()
+
+    def _read(self, start, stop):
+        found = [self._part(k, a, b) for k, a, b in across(self.ends, start, stop)]
+        return stack(found) if found else slice_of(self.X, 0, 0)
+
+    def _part(self, k, start, stop):
+        offset = self.ends[k - 1] if k else 0
+        piece = self._kept.get(k)
+        if piece is None and not self._full:
+            piece = _own(slice_of(self.X, offset, self.ends[k]))
+            self._keep(k, piece)
+        return slice_of(self.X, offset + start, offset + stop) if piece is None else piece[start:stop]
+
+    def _keep(self, k, piece):
+        arrays = (piece.data, piece.indices, piece.indptr) if issparse(piece) else (piece,)
+        size = sum(array.nbytes for array in arrays)
+        with self._lock:
+            self._full = self._full or self.kept_bytes + size > self.max_bytes
+            if not self._full and k not in self._kept:
+                self._kept[k] = piece
+                self.kept_bytes += size
+
+
 class ArrowRows(Rows):
     """Columns of Parquet or Arrow files, read row group by row group. Needs pyarrow.
 
@@ -295,8 +390,8 @@ class ArrowRows(Rows):
     A row group is decoded as a whole and two are kept: write files with row groups of some 100,000 rows. A
     null in a column of numbers becomes NaN.
 
-    Decoding takes longer than most passes. Where the rows are fitted more than once, write them to a memory
-    map with :func:`write_rows` and fit that.
+    Decoding takes longer than most passes. Fit :class:`CachedRows` of the rows where they fit into memory;
+    else write them to a memory map with :func:`write_rows` and fit that.
     """
 
     def __init__(self, source, columns=None, *, frames=False):
@@ -328,12 +423,7 @@ class ArrowRows(Rows):
         self._begin()
 
     def _read(self, start, stop):
-        found = []
-        for k in range(bisect.bisect_right(self._ends, start), len(self._pieces)):
-            offset = self._ends[k - 1] if k else 0
-            if offset >= stop:
-                break
-            found.append(slice_of(self._piece(k), max(start - offset, 0), min(stop, self._ends[k]) - offset))
+        found = [slice_of(self._piece(k), a, b) for k, a, b in across(self._ends, start, stop)]
         if not found:
             return self._convert(self._dataset.schema.empty_table().select(self.names))
         return stack(found)
@@ -398,6 +488,16 @@ class SparseFile:
 
     def __getitem__(self, rows):
         return self.load(self.path).tocsr()[rows]
+
+
+def _own(part):
+    """A slice of rows in C order that shares no memory with where it comes from, nor is written to."""
+    if issparse(part):
+        return part.tocsr()  # slices of sparse matrices are copies
+    part = np.asarray(part)
+    part = part if part.flags.owndata and part.flags.c_contiguous else np.array(part, order="C")
+    part.flags.writeable = False
+    return part
 
 
 def _pick(part, places):

@@ -13,6 +13,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from skbigmodel import GDLinearRegressor, GDLogisticClassifier, GDMLPClassifier, GDSVC, slices, sources
 from skbigmodel.sources import (
     ArrowRows,
+    CachedRows,
     SelectedRows,
     StackedRows,
     TransformedRows,
@@ -348,6 +349,67 @@ def test_transformers_that_drop_rows(table):
 
     with pytest.raises(ValueError, match="Drops made 99 rows of 100"):
         TransformedRows(table[0], Drops())
+
+
+# -- cached rows -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("model", [GDLogisticClassifier(), GDLogisticClassifier(solver="lbfgs")])
+def test_cached_rows_are_read_once(model, table):
+    """All of them where they fit, else those that do not fit in every pass; the same model, bit for bit."""
+    X, _, y = table
+    plain = Foreign(np.asfortranarray(X))
+    expected = model.fit(plain, y).coef_.copy()
+    blocks = sorted(set(plain.asked))
+    n_passes = len(plain.asked) // len(blocks)
+    assert n_passes > 2
+    for max_bytes, n_kept in [(X.nbytes, 7), (X.nbytes - 1, 6), (8 * 6 * 310, 2), (0, 0)]:
+        source = Foreign(np.asfortranarray(X))
+        cached = CachedRows(source, max_bytes)
+        assert_array_equal(model.fit(cached, y).coef_, expected)
+        assert cached.kept_bytes <= max_bytes
+        read = len(source.asked)
+        assert sorted(set(source.asked)) == blocks
+        assert abs(read - (n_kept + (7 - n_kept) * n_passes)) <= 2  # what found no room was read, too
+        model.fit(cached, y)
+        assert len(source.asked) - read == (7 - n_kept) * n_passes
+    check_reads(CachedRows(Foreign(X), X.nbytes), X)
+    check_reads(CachedRows(X, 8 * 6 * 310), X)
+    check_reads(CachedRows(X[:, 0], 5000), X[:, 0])
+
+
+def test_cached_rows_are_copies(table):
+    """What is kept neither changes with its source nor can be changed."""
+    X = table[0].copy()
+    cached = CachedRows(X, X.nbytes)
+    before = cached[:].copy()
+    X[:] = 0.0
+    assert_array_equal(cached[:], before)
+    with pytest.raises(ValueError, match="read-only"):
+        cached[3:5][:] = 0.0
+
+
+def test_cached_rows_of_other_sources(table, parquet):
+    """Sparse rows, Parquet, what a transformer makes: their blocks, and their models."""
+    X, z, _ = table
+    matrix = sparse.random_array((1000, 40), density=0.2, rng=0, format="csr")
+    scaler = StandardScaler().fit(X)
+    stacked = StackedRows([matrix[:300], matrix[300:]])
+    for source in (stacked, ArrowRows(parquet, FEATURES), TransformedRows(X, scaler)):
+        cached = CachedRows(source, 1_000_000)
+        expected = GDLinearRegressor(alpha=0.1).fit(source, z)
+        assert_array_equal(GDLinearRegressor(alpha=0.1).fit(cached, z).coef_, expected.coef_)
+        assert_array_equal(pickle.loads(pickle.dumps(cached))[5:400].sum(), source[5:400].sum())
+        assert cached.kept_bytes >= (12 * matrix.nnz if source is stacked else X.nbytes)
+
+
+def test_cached_rows_refuse(parquet):
+    """Memory that is no number, rows that are none."""
+    for max_bytes in ("1 GB", -1, None, np.nan):
+        with pytest.raises(ValueError, match="max_bytes must be a number of bytes"):
+            CachedRows(np.eye(3), max_bytes)
+    with pytest.raises(ValueError, match="X has dtype object: only rows of numbers are kept"):
+        CachedRows(ArrowRows(parquet, frames=True), 1000)
 
 
 # -- in and out ------------------------------------------------------------------------------------
