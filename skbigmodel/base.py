@@ -103,7 +103,7 @@ class GradientEstimator(CallbackSupportMixin, BaseEstimator):
         if not self.early_stopping:
             return s, None
         check_rows_at_hand(X)
-        from .sources import some_rows
+        from .selection import some_rows
 
         rows = np.arange(X.shape[0])
         _, held_out = train_test_split(

@@ -102,7 +102,7 @@ class NetworkData(GradientClassifier):
         if not self._holds_out(rows):
             return rows, None, None
         check_rows_at_hand(X)
-        from .sources import some_rows
+        from .selection import some_rows
 
         if kept and kept["places"] is not None and kept["n_rows"] == X.shape[0]:
             places = kept["places"]

@@ -112,7 +112,7 @@ def _codes(names, codes, known):
 
 def fit_encoding(X, categories, rows, s):
     """The :class:`Encoding` for the given rows of checked data, with weights s of all rows or None."""
-    from .sources import take_rows
+    from .selection import take_rows
 
     categories = (None,) * X.shape[1] if categories is None else categories
     numeric = [j for j, names in enumerate(categories) if names is None]

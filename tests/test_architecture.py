@@ -19,8 +19,8 @@ LAYERS = [
     {"_jit"},
     {"losses", "penalties", "activations", "optimizers", "kernels", "rows", "encoding"},
     {name for name in MODULES if name.startswith("passes_")},
-    {"threads", "sums", "validation", "mapping", "reading", "blocks", "slices", "sources", "cluster", "dask"}
-    | {"metrics", "gram", "objective", "softmax", "network"},
+    {"threads", "sums", "validation", "mapping", "reading", "blocks", "slices", "selection", "sources"}
+    | {"cluster", "dask", "metrics", "gram", "objective", "softmax", "network"},
     {name for name in MODULES if name.startswith("solvers/")},
     {"_docs", "base"},
     {

@@ -23,7 +23,7 @@ from ..passes_parameters import Plain, spread_out
 from ..reading import read_rows
 from ..rows import as_rows
 from ..slices import block_rows
-from ..sources import SelectedRows
+from ..selection import SelectedRows
 from ..threads import run_tasks
 
 PRODUCTS_PER_CALL = 2_000_000_000  # of rows and parameters, then Ctrl-C is heard
