@@ -48,6 +48,7 @@ TARGETS = {
     "bool": SCORE > 0.3,
     "text": np.array(["a", "b", "c"])[np.digitize(SCORE, [-0.5, 0.5])],
     "of sparse": np.asarray(SPARSE @ np.arange(12)) + RNG.normal(size=N),
+    "sparse bool": np.asarray(SPARSE @ np.arange(12)) > 2,
     "sparse text": np.array(["x", "y", "z"])[np.digitize(np.asarray(SPARSE @ np.arange(12)), [1, 4])],
 }
 R, L = GDLinearRegressor, GDLogisticClassifier
@@ -76,7 +77,7 @@ MODELS = {  # model, X, target, whether weighted
     "quantile": (R(loss=Quantile(0.8), alpha=0.01, l1_ratio=1), X, "number", False),
     "tube, positive": (R(loss="epsilon_insensitive", positive=True), X, "number", False),
     "hinge": (GDSVC(C=0.1, class_weight="balanced"), X, "bool", True),
-    "sparse hinge": (GDSVC(), SPARSE, "sparse text", False),
+    "sparse hinge": (GDSVC(), SPARSE, "sparse bool", False),
     "squared hinge": (GDSVC(loss="squared_hinge", intercept_scaling=1), X, "text", True),
     "pairs": (GDSVC(loss="squared_hinge", multi_class="ovo"), X, "text", False),
     "nesterov": (L(solver="nesterov"), X, "bool", True),
@@ -421,7 +422,7 @@ def test_dsk_06_sorted_labels():
     def accuracy(order):
         model = L(random_state=0)
         with dask.config.set(scheduler="sync"):
-            for _ in range(5):
+            for _ in range(3):
                 chunks = da.from_array(rows[order], chunks=(500, -1)), da.from_array(y[order], chunks=500)
                 model.partial_fit(*chunks, classes=[0, 1, 2])
         return model.score(rows, y)
@@ -627,7 +628,7 @@ def after(monkeypatch, n_passes, action):
 
 def test_a_worker_is_killed(processes, monkeypatch):
     """Its rows are made anew elsewhere, and the result is the same to the bit."""
-    rows = da.from_array(X, chunks=(100, -1))
+    rows = da.from_array(X, chunks=(250, -1))
     model = L(solver="newton-cg", tol=1e-9)
     expected = bits(model.fit(rows, lazy(LABELS)))
     hinge = GDSVC()  # whose state has parts by the blocks

@@ -19,7 +19,6 @@ from test_blocks import Foreign
 from test_network import FORM, layers_of, problem
 
 from skbigmodel import GDMLPClassifier
-from skbigmodel.activations import Selu
 from skbigmodel.blocks import ArrayBlocks
 from skbigmodel.network import NetworkObjective, encoded_rows
 from skbigmodel.network_data import Coded
@@ -107,7 +106,7 @@ def test_sparse_rows_stay_sparse():
 
 def test_gradient_through_the_encoding():
     """The kernel on encoded rows is the kernel on the rows they become."""
-    objective, theta = problem(p=7, activation=Selu())
+    objective, theta = problem(p=7)
     encoder = fit_encoding(objective.blocks.X, None, np.arange(40), None).encoder()
     results = []
     encoded = ArrayBlocks(encoded_rows(objective.blocks.X, encoder, np.float64), objective.blocks.y)
