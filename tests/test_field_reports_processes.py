@@ -4,6 +4,7 @@ import json
 import shutil
 import warnings
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -50,12 +51,9 @@ assert all(Parallel(n_jobs=4, backend="threading")(delayed(same)() for _ in rang
     )
 
 
-@pytest.mark.parametrize("layer", ["default", "workqueue", "omp"])
-def test_par_02_forked_children(run_python, layer):
-    """PAR-02: after a fit in the parent, forks (Process, Pool, os.fork) fit and predict the same."""
-    done = run_python(
-        MODELS
-        + """
+FORKS = (
+    MODELS
+    + """
 import multiprocessing, os
 expected = [results(model) for model in models]
 fork = multiprocessing.get_context("fork")
@@ -68,10 +66,18 @@ pid = os.fork()
 if pid == 0:
     os._exit(0 if same() else 1)
 print(child.exitcode, pooled, os.waitpid(pid, 0)[1])
-""",
-        NUMBA_THREADING_LAYER=layer,
-    )
-    assert done.stdout.split("\n")[0] == "0 [True, True, True, True] 0"
+"""
+)
+
+
+def test_par_02_forked_children(run_python):
+    """PAR-02: after a fit in the parent, forks (Process, Pool, os.fork) fit and predict the same."""
+
+    def told(layer):
+        return run_python(FORKS, NUMBA_THREADING_LAYER=layer).stdout.split("\n")[0]
+
+    with ThreadPoolExecutor() as pool:
+        assert set(pool.map(told, ["default", "workqueue", "omp"])) == {"0 [True, True, True, True] 0"}
 
 
 SMALL_FITS = """
@@ -92,26 +98,35 @@ NO_CACHE = {
 }
 
 
-def test_par_03_read_only_install_without_home(run_python, tmp_path):
-    """PAR-03: no place for a cache: beside the sources, in HOME, in the folder for temporary files."""
-    copy = tmp_path / "site" / "skbigmodel"
+def without_a_place(folder):
+    """Where a copy of the package is that has no place for a cache beside its sources."""
+    copy = folder / "site" / "skbigmodel"
     shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
-    for folder in [copy, *(path for path in copy.rglob("*") if path.is_dir())]:
-        (folder / "__pycache__").touch()  # a file of this name stops even root from making the folder
-    done = run_python("import sys\n" + SMALL_FITS, copy, PYTHONPATH=str(copy.parent), **NO_CACHE)
-    assert done.stderr.count("Warning") <= 1
+    for place in [copy, *(path for path in copy.rglob("*") if path.is_dir())]:
+        (place / "__pycache__").touch()  # a file of this name stops even root from making the folder
+    return copy.parent
 
 
-def test_par_03_zipped_package(run_python, tmp_path):
-    """PAR-03: import and fit from a zip file, where numba finds no source file to put a cache beside."""
-    archive = tmp_path / "site.zip"
+def zipped(folder):
+    """A zip file with the package: numba finds no source file to put a cache beside."""
+    archive = folder / "site.zip"
     with zipfile.ZipFile(archive, "w") as file:
         for path in PACKAGE.rglob("*.py"):
             file.write(path, Path("skbigmodel") / path.relative_to(PACKAGE))
-    # first in sys.path: whatever finds an installed package comes later
-    code = f"import sys\nsys.path.insert(0, {str(archive)!r})\n" + SMALL_FITS
-    done = run_python(code, archive, PYTHONPATH="", **NO_CACHE)
-    assert done.stderr.count("Warning") <= 1
+    return archive
+
+
+def test_par_03_no_place_for_a_cache(run_python, tmp_path):
+    """PAR-03: import and fit from a read-only install and from a zip file, without HOME or any folder for
+    temporary files.
+    """
+
+    def warnings_of(place):  # first in sys.path: whatever finds an installed package comes later
+        code = f"import sys\nsys.path.insert(0, {str(place)!r})\n" + SMALL_FITS
+        return run_python(code, place, PYTHONPATH="", **NO_CACHE).stderr.count("Warning")
+
+    with ThreadPoolExecutor() as pool:
+        assert max(pool.map(warnings_of, [without_a_place(tmp_path), zipped(tmp_path)])) <= 1
 
 
 def fitted_bits(model, X, y):
