@@ -150,7 +150,7 @@ class Blocks:
     def visit(self, order=None):
         """The blocks one after the other, in their own order or that of the given numbers."""
         order = range(len(self.blocks)) if order is None else [int(k) for k in order]
-        with self._reader(order) as block:
+        with self._reader(order, one_by_one=True) as block:
             yield from map(block, order)
 
     def relay(self, function, state, visits):
@@ -214,8 +214,11 @@ class Blocks:
         """The smallest weight above 0."""
         return 1.0 if self.s is None else float(self.s[self.s > 0].min())
 
-    def _reader(self, order, rows=True):
-        """Context of a function from a number to the block, called in about that order."""
+    def _reader(self, order, rows=True, one_by_one=False):
+        """Context of a function from a number to the block, called in about that order.
+
+        ``one_by_one``: by one thread, however many there are.
+        """
         return contextlib.nullcontext(self.blocks.__getitem__ if rows else self._without_rows)
 
     def _without_rows(self, k):

@@ -27,6 +27,8 @@ class MappedRows:
         Where the rows of each run of tiles end.
     """
 
+    is_plain = True  # see slices.is_plain
+
     def __init__(self, tiles):
         self.tiles, self.dtype = tiles, tiles[0][0].dtype
         self.ends = np.cumsum([run[0].shape[0] for run in tiles])

@@ -6,7 +6,7 @@ import numpy as np
 from scipy.sparse import issparse, vstack
 
 from .blocks import is_sparse
-from .slices import block_rows
+from .slices import block_rows, is_plain
 from .validation import is_blockwise, is_mapped
 
 SMALL_GAP = 64  # rows between two that are wanted
@@ -28,6 +28,7 @@ class Rows:
     """
 
     nnz = None
+    is_plain = False  # see slices.is_plain
 
     @property
     def is_sparse(self):
@@ -96,6 +97,11 @@ class SelectedRows(Rows):
         self.shape, self.dtype = (rows.size, *X.shape[1:]), X.dtype
         if is_sparse(X):
             self.nnz = int(X.nnz * rows.size / max(1, X.shape[0]))
+
+    @property
+    def is_plain(self):
+        """Whether the rows are picked from memory or a memory map."""
+        return is_plain(self.X)
 
     def _read(self, start, stop):
         return take_rows(self.X, self.rows[start:stop])

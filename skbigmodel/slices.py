@@ -23,6 +23,11 @@ def block_rows(X):
     return max(1, size // (8 * max(1, entries)))
 
 
+def is_plain(X):
+    """Whether to read rows is to copy them, from memory or a memory map."""
+    return isinstance(X, np.ndarray) or getattr(X, "is_plain", False)
+
+
 def pieces(X):
     """Where the pieces end in which a source is stored, and whether to read them whole: they are packed."""
     chunks = getattr(X, "chunks", None)
@@ -55,8 +60,12 @@ class SlicedBlocks(Blocks):
         self._room = Buffers(self.n_threads + 2)  # those of the threads, one ahead, one just done with
         return _Slices(self)
 
-    def _reader(self, order, rows=True):
-        return ReadAhead(self.blocks.__getitem__, order) if rows else super()._reader(order, rows)
+    def _reader(self, order, rows=True, one_by_one=False):
+        # a copy takes a processor, not time to wait: all of them are busy with it and with the passes
+        needless = is_plain(self.X) and self.n_threads > 1 and not one_by_one
+        if rows and not needless:
+            return ReadAhead(self.blocks.__getitem__, order)
+        return super()._reader(order, rows)
 
     def read(self, start, stop):
         """Rows as a C-ordered float array, which are checked when they are first read without trust."""

@@ -18,7 +18,7 @@ from .blocks import is_sparse
 from .mapping import mapped
 from .reading import ReadAhead
 from .selection import Rows, SelectedRows, across, slice_of, stack
-from .slices import block_rows, cut_pieces, pieces
+from .slices import block_rows, cut_pieces, is_plain, pieces
 
 __all__ = ["StackedRows", "ArrowRows", "TransformedRows", "CachedRows", "SelectedRows"]
 __all__ += ["iter_rows", "write_rows", "write_chunks"]
@@ -99,6 +99,11 @@ class StackedRows(Rows):
             if not all(map(is_sparse, self.parts)):
                 raise ValueError("either all parts must be sparse or none")
             self.nnz = sum(part.nnz for part in self.parts)
+
+    @property
+    def is_plain(self):
+        """Whether all parts are arrays, in memory or mapped."""
+        return all(map(is_plain, self.parts))
 
     def _open(self):
         kept = Kept(load_npz)
@@ -221,6 +226,11 @@ class CachedRows(Rows):
         ends, self.packed = pieces(self.X)
         self.ends = cut_pieces(ends, block_rows(self.X), self.packed)[1:].tolist()
         self._begin()
+
+    @property
+    def is_plain(self):
+        """Whether all rows are in memory by now."""
+        return len(self._kept) == len(self.ends)
 
     def _begin(self):
         self._kept, self._lock, self._full, self.kept_bytes = {}, threading.Lock(), False, 0

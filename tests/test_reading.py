@@ -12,6 +12,7 @@ from skbigmodel import GDLinearRegressor, GDLogisticClassifier, GDMLPClassifier,
 from skbigmodel._jit import frozen
 from skbigmodel.reading import Buffers, ReadAhead, read_rows
 from skbigmodel.slices import SlicedBlocks
+from skbigmodel.sources import CachedRows, StackedRows
 
 
 class Faulty(Foreign):
@@ -219,3 +220,23 @@ def test_blocks_share_buffers(thousands):
     source = SlicedBlocks(Foreign(np.zeros((50_000, 8), np.int8)), np.zeros(50_000))
     places = {place(block.rows.X) for block in source.visit()}
     assert len(places) <= 3
+
+
+def test_copies_are_not_read_ahead(thousands, tmp_path, monkeypatch):
+    """Each of several threads copies its own block, of a map or of kept rows; with the bits of one thread."""
+    X = np.memmap(tmp_path / "X", np.float64, "w+", shape=(2500, 8), order="F")
+    X[:] = np.random.default_rng(0).normal(size=X.shape)
+    y, cached = np.arange(2500) % 2, CachedRows(Foreign(X), X.nbytes)
+
+    def coef(source, n_jobs):
+        return GDLogisticClassifier(solver="lbfgs", n_jobs=n_jobs).fit(source, y).coef_
+
+    expected = coef(X, 1)
+    assert_array_equal(coef(cached, 2), expected)
+    made = []
+    monkeypatch.setattr(slices, "ReadAhead", lambda *args: made.append(args) or ReadAhead(*args))
+    for source in (X, StackedRows([X])[np.arange(2500)], cached):
+        assert_array_equal(coef(source, 2), expected)
+    assert not made
+    assert_array_equal(coef(Foreign(X), 2), expected)
+    assert made
