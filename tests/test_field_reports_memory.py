@@ -145,18 +145,18 @@ def test_mem_06_more_than_2_31_entries(case, tmp_path):
 
 
 def test_mem_08_many_classes(measured):
-    """MEM-08: 500 classes on 20000 rows: no n x K array (80 MB), let alone three."""
+    """MEM-08: 500 classes on 40000 rows: no n x K array (160 MB), let alone three."""
     (used,) = measured(
         """
         rng = np.random.default_rng(0)
-        X, y = rng.standard_normal((20_000, 50)), rng.integers(0, 500, 20_000)
+        X, y = rng.standard_normal((40_000, 50)), rng.integers(0, 500, 40_000)
         for solver in ("auto", "lbfgs"):  # compile what either takes, which needs memory too
             make(max_iter=2, solver=solver).fit(X[:1000], y[:1000])
         print(json.dumps(extra(lambda: make(max_iter=3).fit(X, y))))
         """,
         ("L",),
     )
-    assert used < 70
+    assert used < 100
 
 
 def test_mem_10_fitted_models_carry_no_data(case):
