@@ -175,8 +175,9 @@ class Blocks:
         spare = self._spare.setdefault(shape, [])
 
         def add(left, right):
-            spare.append(right[1])
-            return add_sums(left, right)
+            both = add_sums(left, right)
+            spare.append(right[1])  # not before: another thread may take it at once
+            return both
 
         tree = Tree(n_groups, add)
 

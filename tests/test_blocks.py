@@ -13,11 +13,11 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
 from threadpoolctl import threadpool_info
 
-from skbigmodel import slices, threads
+from skbigmodel import blocks, slices, threads
 from skbigmodel.blocks import MAX_BLOCKS, ArrayBlocks, block_bounds
 from skbigmodel.rows import CSR, Dense
 from skbigmodel.slices import SlicedBlocks, in_slices, make_blocks
-from skbigmodel.sums import Tree
+from skbigmodel.sums import Tree, add_sums
 from skbigmodel.threads import resolve_threads, single_threaded_blas
 
 
@@ -135,6 +135,21 @@ def test_sums_do_not_depend_on_threads(convert):
         again, more = column_sums(source, n_threads)
         assert again == value
         assert_array_equal(more, out)
+
+
+def test_memory_of_sums_is_used_again_only_when_they_are_added(monkeypatch):
+    """What another thread might take and overwrite must not be needed any more."""
+    X, y, _ = data(200_000)
+    source, seen = ArrayBlocks(X, y), []
+
+    def add(left, right):
+        seen.append(any(array is right[1] for arrays in source._spare.values() for array in arrays))
+        return add_sums(left, right)
+
+    monkeypatch.setattr(blocks, "add_sums", add)
+    column_sums(source, 2)
+    assert len(seen) == len(source.blocks) - 1 and not any(seen)
+    assert sum(map(len, source._spare.values())) > 0
 
 
 def test_map_keeps_the_order_and_uses_threads():
