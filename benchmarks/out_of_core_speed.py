@@ -13,6 +13,7 @@ again.
 import argparse
 import contextlib
 import pathlib
+import re
 import tempfile
 import time
 import warnings
@@ -99,7 +100,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--rows", type=int, default=500_000)
     parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--only", default="", help="part of the name of a kind of file")
+    parser.add_argument("--only", default="", help="regular expression, found in the kinds of files")
     parser.add_argument("--folder", default=None, help="where the files are written")
     parser.add_argument("--cached", action="store_true", help="files go through a CachedRows")
     options = parser.parse_args()
@@ -118,7 +119,7 @@ def main():
         inside = {name: seconds(model, X, targets[name], options.repeat) for name, model in MODELS.items()}
         print(f"{'memory (s)':22}{reading(X):14.3f}" + "".join(f"{inside[name]:18.3f}" for name in MODELS))
         for kind, source in found.items():
-            if options.only in kind:
+            if re.search(options.only, kind):
                 shares = [
                     inside[name] / seconds(model, source, targets[name], options.repeat, options.cached)
                     for name, model in MODELS.items()
