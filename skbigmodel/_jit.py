@@ -151,6 +151,9 @@ if DISABLED:
 
     lesser, greater = min, max
 
+    def prefetch(array, k):
+        """Nothing: it is a word to the processor."""
+
 else:
 
     @intrinsic
@@ -170,6 +173,23 @@ else:
             return builder.bitcast(args[0], context.get_value_type(types.int64))
 
         return types.int64(types.float64), codegen
+
+    @intrinsic
+    def prefetch(typingctx, array, k):
+        """Have the processor load entry k of an array, which is soon needed, into its cache."""
+
+        def codegen(context, builder, signature, args):
+            from llvmlite import ir
+
+            data = context.make_array(signature.args[0])(context, builder, args[0]).data
+            byte, flag = ir.IntType(8).as_pointer(), ir.IntType(32)
+            kind = ir.FunctionType(ir.VoidType(), [byte, flag, flag, flag])
+            function = builder.module.declare_intrinsic("llvm.prefetch", [byte], kind)
+            place = builder.bitcast(builder.gep(data, [args[1]]), byte)
+            builder.call(function, [place, flag(0), flag(3), flag(1)])  # to read, to all levels, data
+            return context.get_dummy_value()
+
+        return types.void(array, types.intp), codegen
 
     def _extreme(operation):
         """One of two float64, neither of which is NaN: a loop that looks for the extreme of many vectorises.

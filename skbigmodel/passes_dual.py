@@ -14,11 +14,12 @@ import numpy as np
 from ._jit import jit
 from .losses import derivative
 from .passes_stochastic import mix
-from .rows import add, dot, n_rows, norm2
+from .rows import add, dot, fetch, n_rows, norm2
 
 # Sweep.bounds: largest and smallest projected gradient of the last sweep, and of the one before, beyond which
 # a variable at its bound is left alone
 HIGH, LOW, FAR_ABOVE, FAR_BELOW = range(4)
+AHEAD = 2  # rows that are loaded before it is their turn: in a random order, no processor foresees them
 
 
 class Margin(NamedTuple):
@@ -72,6 +73,7 @@ def sweep(rows, y, s, margin, diag, state, key):
     k = 0
     while k < state.active[0]:
         i = order[k]
+        fetch(rows, order[min(k + AHEAD, order.shape[0] - 1)])
         m = (s[i] if s.shape[0] > 1 else s[0]) / margin.weight
         sign, upper = 2.0 * y[i] - 1.0, margin.cap * m
         slope = sign * dot(rows, i, theta) - 1.0  # 1

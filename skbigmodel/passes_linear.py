@@ -13,7 +13,7 @@ import numpy as np
 
 from ._jit import jit
 from .losses import derivative, model_curvature, value
-from .rows import add_run, add_squares, dot_run, n_rows
+from .rows import add_run, add_squares, curve_run, dot_run, n_rows
 
 RUN = 256  # rows whose predictions are kept at a time: they stay in the first-level cache
 
@@ -117,12 +117,9 @@ def hessian_product(rows, d, v, has_intercept, out):
     total = 0.0
     for start in range(0, n_rows(rows), RUN):
         stop = min(start + RUN, n_rows(rows))
-        dot_run(rows, start, stop, v, shift, z)
-        for i in range(stop - start):
-            z[i] *= d[start + i]
+        curve_run(rows, start, stop, d[start:stop], v, shift, z, out)
         for i in range(stop - start):
             total += z[i]
-        add_run(rows, start, stop, z, out)
     if has_intercept:
         out[-1] += total
 

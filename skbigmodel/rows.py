@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from ._jit import called, frozen, method, part
+from ._jit import called, frozen, method, part, prefetch
 
 
 @called
@@ -24,6 +24,12 @@ def n_rows(self):
 def dot(self, i, w):
     """Inner product of row i with the first n_features entries of ``w``."""
     return self.dot(i, w)
+
+
+@method
+def fetch(self, i):
+    """Have row i, which is soon needed, loaded into the cache."""
+    return self.fetch(i)
 
 
 @method
@@ -54,6 +60,12 @@ def dot_run(self, start, stop, w, shift, z):
 def add_run(self, start, stop, a, out):
     """Add rows start to stop, each times its entry of ``a[:stop - start]``, to ``out``."""
     return self.add_run(start, stop, a, out)
+
+
+@method
+def curve_run(self, start, stop, d, v, shift, z, out):
+    """z[:stop - start] = d·(X·v + ``shift``) for rows start to stop, and add Xᵀ·z to ``out``."""
+    return self.curve_run(start, stop, d, v, shift, z, out)
 
 
 @method
@@ -96,6 +108,7 @@ def inner(self, D, order, laid, T):
 
 
 WIDE = 1 << 31  # stored entries from which SciPy numbers them, and so the columns, with 64 bits
+LINE = 8  # entries that a line of the cache holds, or a few more
 NARROW = 32  # columns up to which a plain loop is quicker than BLAS
 
 
@@ -139,6 +152,10 @@ class Dense(NamedTuple):
         for j in range(self.X.shape[1]):
             total += self.X[i, j] * w[j]
         return total
+
+    def fetch(self, i):
+        for j in range(0, self.X.shape[1], LINE):
+            prefetch(self.X[i], j)
 
     def add(self, i, a, out):
         for j in range(self.X.shape[1]):
@@ -188,6 +205,12 @@ class Dense(NamedTuple):
             for j in range(X.shape[1]):
                 out[j] += a[i - start] * X[i, j]
             i += 1
+
+    def curve_run(self, start, stop, d, v, shift, z, out):
+        dot_run(self, start, stop, v, shift, z)
+        for i in range(stop - start):
+            z[i] *= d[i]
+        add_run(self, start, stop, z, out)
 
     def times(self, order, W, room, out):
         for i in range(order.size):  # side by side, in W's type, as BLAS wants them
@@ -255,6 +278,11 @@ class CSR(NamedTuple):
             total += self.data[k] * w[self.indices[k]]
         return total
 
+    def fetch(self, i):
+        for k in range(self.indptr[i], self.indptr[i + 1], LINE):
+            prefetch(self.data, k)
+            prefetch(self.indices, k)
+
     def add(self, i, a, out):
         for k in range(self.indptr[i], self.indptr[i + 1]):
             out[self.indices[k]] += a * self.data[k]
@@ -280,6 +308,19 @@ class CSR(NamedTuple):
         for i in range(start, stop):
             for k in range(self.indptr[i], self.indptr[i + 1]):
                 out[self.indices[k]] += a[i - start] * self.data[k]
+
+    def curve_run(self, start, stop, d, v, shift, z, out):
+        """Row by row, each while it is in the first-level cache; those without a weight are passed over."""
+        for i in range(start, stop):
+            a = d[i - start]
+            if a != 0.0:
+                total = shift
+                for k in range(self.indptr[i], self.indptr[i + 1]):
+                    total += self.data[k] * v[self.indices[k]]
+                a *= total
+                for k in range(self.indptr[i], self.indptr[i + 1]):
+                    out[self.indices[k]] += a * self.data[k]
+            z[i - start] = a
 
     def times(self, order, W, room, out):
         out[:] = 0.0

@@ -15,6 +15,7 @@ from sklearn.svm import SVC, LinearSVC
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from skbigmodel import GDSVC
+from skbigmodel.solvers.dual import DualCoordinateDescent
 from skbigmodel.multiclass import binary_problems, count_votes, scores_of_pairs
 from skbigmodel.validation import is_mapped
 
@@ -176,6 +177,21 @@ def test_which_solver_is_picked(loss):
     tall = sparse.vstack([wide] * 5).tocsr()
     tall.data[:] += np.random.default_rng(1).normal(size=tall.nnz)
     assert GDSVC(loss=loss).fit(tall, np.tile(y, 5)).solver_ == ("dual" if loss == "hinge" else "newton-cg")
+
+
+def test_slow_sweeps_of_the_squared_hinge_end_in_newton_steps(monkeypatch):
+    C, kept = 1e3, []
+    implied = DualCoordinateDescent._implied
+    monkeypatch.setattr(DualCoordinateDescent, "_implied", lambda *a: kept.append(1) or implied(*a))
+    rng = np.random.default_rng(0)
+    X = sparse.random(400, 300, 0.05, format="csr", random_state=0)
+    y = (X @ rng.normal(size=300) + 0.3 * rng.normal(size=400) > 0).astype(int)
+    model = GDSVC(C=C, loss="squared_hinge", intercept_scaling=1.0, solver="dual", tol=1e-6).fit(X, y)
+    assert kept  # Newton's steps were taken
+    t, w = 2.0 * y - 1.0, np.append(model.coef_, model.intercept_)
+    A = np.column_stack([X.toarray(), np.ones(400)])
+    over = np.maximum(1.0 - t * (A @ w), 0.0)
+    assert_allclose(w, 2 * C * A.T @ (t * over), rtol=1e-5, atol=1e-5 * np.abs(w).max())
 
 
 @pytest.mark.parametrize("intercept", ["free", "scaled"])

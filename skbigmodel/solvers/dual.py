@@ -6,7 +6,9 @@ Each iteration
    until the gradient has fallen to a share of what it was;
 2. forms the coefficients anew from the dual variables, measures value and duality gap over all rows, and
    takes all of them in again;
-3. for the hinge loss, once the gap is small, crosses over to the exact solution if it can (``crossover``).
+3. once the gap is small, goes on to the optimum at once if it can: for the hinge loss by crossing over to the
+   exact solution (``crossover``), for its square, where sweeps are slow, by Newton's steps in the coefficients,
+   whose products with the Hessian need only the rows with a loss.
 
 A free intercept is the multiplier of the constraint Σ a·t = 0. It is found by the proximal point method: the
 sweeps are about an intercept penalised for its distance from a centre, and the centre moves to where they
@@ -21,7 +23,8 @@ proximal point algorithm in convex programming", Math. Oper. Res. 1 (1976).
 """
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
+from typing import NamedTuple
 
 import numpy as np
 
@@ -29,16 +32,28 @@ from .. import passes_dual as passes
 from ..passes_linear import add_weighted, decision
 from ..passes_stochastic import shuffled
 from ..validation import NotFinite
-from .driver import gap_tolerance
 from .coordinates import column_moments
 from .crossover import Guess, crossing
+from .driver import gap_tolerance
+from .line_search import descend
+from .newton_cg import conjugate_gradients
 from .pieces import PieceModel
 
-NEAR = 0.5  # relative gap at which step 3 is tried
+NEAR, NEAR_SMOOTH = 0.5, 1e-3  # relative gap at which step 3 is tried
 SHARES = 0.01, 0.3  # of the gradient at the last look, between which the next one is taken
+NEWTON_STEPS = 5
+NEWTON_SHARES = 0.02, 0.1  # of the gradient, between which one of them leaves in its model
 MAX_SWEEPS = 30  # between two looks
 SETTLED = 0.5  # gradient, in units of the centre's move, below which the centre moves
 PATIENCE = 60  # looks without progress after which rounding is to blame
+
+
+class Point(NamedTuple):
+    """Parameters, and the objective's value and gradient there."""
+
+    theta: np.ndarray
+    value: float
+    grad: np.ndarray
 
 
 @dataclass
@@ -53,6 +68,7 @@ class State:
     violation: float = np.inf  # largest projected gradient in the last sweep
     gap: float = np.inf
     optimality: float = np.inf  # the gap, too: the gradient of such an iterate is zero
+    grad: np.ndarray | None = None  # at theta
     best_gap: float = np.inf
     waited: int = 0
     count: int = 0  # sweeps
@@ -154,8 +170,40 @@ class DualCoordinateDescent:
             if state.violation <= share * before:
                 break
         self._look(state)
+        slow = state.violation > share * before
         if self.margin.bend == 0.0 and state.gap <= NEAR * state.value:
             self._cross_over(state)
+        elif self.margin.bend > 0.0 and slow and state.gap <= NEAR_SMOOTH * state.value:
+            self._take_newton_steps(state)
+
+    def _take_newton_steps(self, state):
+        """Step 3 for a smooth loss; nothing changes unless they bring the gap down."""
+        objective, goal = self.objective, gap_tolerance(self.tol) * abs(state.value)
+        trial, gap = Point(state.theta, state.value, state.grad), self._sure_gap(state.grad)
+        for _ in range(NEWTON_STEPS):
+            curvatures = objective.curvatures(trial.theta)
+            product, metric = (
+                partial(objective.hessian_dot, curvatures),
+                objective.diagonal_metric(curvatures),
+            )
+            share = np.clip(0.5 * np.sqrt(goal / max(gap, 1e-300)), *NEWTON_SHARES)
+            direction = conjugate_gradients(product, metric.solve, trial.grad, share, 0.0).direction
+            found = descend(objective.value_grad, trial, direction, float(trial.grad @ direction))
+            if found is None:
+                break
+            before, trial = gap, Point(*found)
+            gap = self._sure_gap(trial.grad)
+            if gap <= goal or gap > 0.1 * before:
+                break
+        if gap < state.gap:
+            state.theta, state.value, state.grad = trial
+            state.gap, state.optimality = gap, objective.optimality(*trial[::2])
+            state.a = self._implied(state.theta)
+            state.point = state.theta - state.grad / objective.curvature_of_penalty()  # where a leads
+
+    def _sure_gap(self, grad):
+        """The gap between parameters with that gradient and the dual variables that they imply."""
+        return 0.5 * float((grad**2 / self.objective.curvature_of_penalty()).sum())
 
     def _cross_over(self, state):
         """Step 3: the exact solution, if it can be guessed which rows lie at the margin."""
@@ -207,9 +255,9 @@ class DualCoordinateDescent:
         if self.free:
             theta[-1] = self._best_intercept(theta)
         state.theta = theta
-        state.value, grad = objective.value_grad(theta)
+        state.value, state.grad = objective.value_grad(theta)
         state.gap = max(state.value - float(dual), 0.0)
-        state.optimality = objective.optimality(theta, grad) if objective.loss.smooth else state.gap
+        state.optimality = objective.optimality(theta, state.grad) if objective.loss.smooth else state.gap
         state.waited = 0 if state.gap < state.best_gap else state.waited + 1
         state.best_gap = min(state.gap, state.best_gap)
         state.stalled = state.waited >= PATIENCE
