@@ -36,7 +36,7 @@ class _Pool:
         self._lock, self._size, self._queue = threading.Lock(), 0, SimpleQueue()
 
     def submit(self, work, n_threads):
-        """Have ``work`` called once by each of so many threads, all of which must be waited for."""
+        """Have ``work`` called so many times, by threads that have nothing else to do."""
         with self._lock:
             while self._size < n_threads:
                 name = f"skbigmodel-{self._size}"
@@ -62,13 +62,15 @@ def run_tasks(function, n_tasks, n_threads):
         for k in range(n_tasks):
             function(k)
         return
-    todo, ends = iter(range(n_tasks)), SimpleQueue()
+    todo, tickets, ends = iter(range(n_tasks)), iter(range(n_threads - 1)), SimpleQueue()
 
     def work():
         for k in todo:  # handing out the next number is atomic
             function(k)
 
     def work_apart():
+        if next(tickets, None) is None:  # the caller has done without
+            return
         try:
             work()
         except BaseException as error:  # whatever it is, the caller raises it
@@ -82,7 +84,9 @@ def run_tasks(function, n_tasks, n_threads):
     finally:
         for _ in todo:  # after an error or Ctrl-C nothing more is handed out
             pass
-        for error in [ends.get() for _ in range(n_threads - 1)]:
+        # threads that have not begun may be at work for others, or for a task of which this call is a part
+        n_begun = n_threads - 1 - sum(1 for _ in tickets)
+        for error in [ends.get() for _ in range(n_begun)]:
             if error is not None:
                 raise error
 

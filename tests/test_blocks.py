@@ -18,7 +18,7 @@ from skbigmodel.blocks import MAX_BLOCKS, ArrayBlocks, block_bounds
 from skbigmodel.rows import CSR, Dense
 from skbigmodel.slices import SlicedBlocks, in_slices, make_blocks
 from skbigmodel.sums import Tree, add_sums
-from skbigmodel.threads import resolve_threads, single_threaded_blas
+from skbigmodel.threads import resolve_threads, run_tasks, single_threaded_blas
 
 
 class Foreign:
@@ -400,3 +400,24 @@ def test_reduce_combines_all_blocks():
     for n_threads in (1, 2):
         total = ArrayBlocks(X, y, s, n_threads).reduce(lambda block: block.y.sum(), lambda a, b: a + b)
         assert_allclose(total, y.sum(), rtol=1e-12)
+
+
+def test_tasks_within_tasks_and_beside_long_ones_are_not_held_up(monkeypatch):
+    monkeypatch.setattr(threads, "_POOL", threads._Pool())  # without threads of other tests
+    done, go_on = [], threading.Event()
+    outer = threading.Thread(
+        target=run_tasks, args=(lambda k: run_tasks(lambda j: done.append((k, j)), 3, 2), 4, 2), daemon=True
+    )
+    outer.start()
+    outer.join(20)
+    assert sorted(done) == [(k, j) for k in range(4) for j in range(3)]
+
+    long = threading.Thread(target=run_tasks, args=(lambda k: go_on.wait(), 8, 2), daemon=True)
+    long.start()
+    short = threading.Thread(target=run_tasks, args=(done.append, 2, 2), daemon=True)
+    short.start()
+    short.join(20)
+    held_up = short.is_alive()
+    go_on.set()
+    long.join(20)
+    assert not held_up and not long.is_alive() and sorted(done[-2:]) == [0, 1]
