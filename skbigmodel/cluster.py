@@ -332,7 +332,7 @@ class ClusterBlocks:
         return self.X.groups.relay(function, state, visits, *self._columns)
 
     def total(self, function, shape, *kept, merged=False):
-        """Sum of what ``function(block, *parts, out)`` returns for each block, and of what it adds to ``out``."""
+        """Sum of what ``function(block, *parts, out)`` returns for each block, and of what it adds."""
         of_block = partial(_on_block, partial(_summed, function, shape))
         large = np.prod(shape) > LARGE
         return self.X.groups.reduce(of_block, _sum_anew, large, *self._columns, *kept)

@@ -362,9 +362,9 @@ def over_chunks(function, X, y, sample_weight=None):
 def visit(model, seed, X, y, sample_weight=None, **kwargs):
     """``partial_fit`` with the rows of one chunk after the other, each where it lies.
 
-    The model travels; it gets what it has learnt when the last rows have been seen. Each chunk is visited several
-    times, each time for a share of its rows: what one chunk teaches is not forgotten in the next, though all
-    rows of a chunk may be alike. The order is drawn with the seed.
+    The model travels; it gets what it has learnt when the last rows have been seen. Each chunk is visited
+    several times, each time for a share of its rows: what one chunk teaches is not forgotten in the next,
+    though all rows of a chunk may be alike. The order is drawn with the seed.
     """
     stand_in(X)
     chunks, columns = _aligned(X, y, sample_weight)

@@ -51,8 +51,8 @@ class KernelClassifier(GradientEstimator):
         fitted = "classes_" in vars(self)
         if name in LINEAR_ATTRIBUTES and (fitted or not name.endswith("_")) and not self._is_linear():
             text += (
-                f": it needs kernel='linear', got kernel={self.kernel!r}. Put a kernel approximation, such as "
-                "sklearn.kernel_approximation.Nystroem, before a linear GDSVC instead"
+                f": it needs kernel='linear', got kernel={self.kernel!r}. Put a kernel approximation, such "
+                "as sklearn.kernel_approximation.Nystroem, before a linear GDSVC instead"
             )
         elif name == "kernel_" and fitted:
             text += ": the kernel is the linear one"
@@ -81,7 +81,7 @@ class KernelClassifier(GradientEstimator):
         if self.kernel not in KERNELS:
             known = ", ".join(map(repr, [*KERNELS, "precomputed"]))
             raise ValueError(
-                f"kernel={self.kernel!r} is not known; it must be one of {known}, a kernel object or a function"
+                f"kernel={self.kernel!r} is not known; it must be one of {known}, a kernel or a function"
             )
         return KERNELS[self.kernel](width(self.gamma, X, s), self.degree, self.coef0)
 

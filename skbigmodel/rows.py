@@ -385,7 +385,7 @@ def as_rows(X):
     """The layout of an array or a CSR matrix, sharing its memory.
 
     Column numbers of 64 bits are copied to 32 unless the matrix is so large that SciPy needs them: one
-    specialisation, and less to read in each pass. Offsets have 64 bits always, room for any number of entries.
+    specialisation, and less to read in each pass. Offsets always have 64 bits: room for any number.
     """
     if isinstance(X, np.ndarray):
         return Dense(frozen(X))

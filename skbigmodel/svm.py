@@ -113,8 +113,8 @@ class GDSVC(KernelClassifier, GradientClassifier, LinearEstimator):
     n_support_ : ndarray of shape (n_classes,)
         Support vectors of each class.
     dual_coef_ : ndarray of shape (1, n_support), (n_classes - 1, n_support) or (n_classes, n_support)
-        Dual variables times the sign of the class, in the layout of ``SVC`` for two classes and for pairs; one
-        row for each class against the rest.
+        Dual variables times the sign of the class, in the layout of ``SVC`` for two classes and for pairs;
+        one row for each class against the rest.
     n_iter_ : int, or ndarray of shape (n_problems,) where pairs or kernels were fitted
         Iterations run, the largest number of all problems or that of each.
     {attributes}
@@ -487,8 +487,8 @@ class GDSVC(KernelClassifier, GradientClassifier, LinearEstimator):
         if self.coef_.shape[0] > 1 and self.multi_class_ == "ovo":
             if not hasattr(self, "support_vectors_"):
                 raise ValueError(
-                    "scikit-learn's model of pairs of classes needs support_vectors_, which this fit does not "
-                    "have: use multi_class='ovr'"
+                    "scikit-learn's model of pairs of classes needs support_vectors_, which this fit does "
+                    "not have: use multi_class='ovr'"
                 )
             return self._kernel_twin()
         twin = LinearSVC(C=self.C, fit_intercept=self.fit_intercept, class_weight=self.class_weight)

@@ -11,8 +11,8 @@ are linear equations, and Σ a = 0 for a free intercept. Each round
 2. moves off the kink the rows whose dual variable leaves its bounds, or that the equations of the others keep
    away from it; and onto it those that turn out to lie on the other side than was assumed.
 
-If nothing moves, the solution is exact (Hintermüller, Ito and Kunisch, "The primal-dual active set strategy as
-a semismooth Newton method", SIAM J. Optim. 13 (2002)).
+If nothing moves, the solution is exact (Hintermüller, Ito and Kunisch, "The primal-dual active set strategy
+as a semismooth Newton method", SIAM J. Optim. 13 (2002)).
 
 Of a row a byte is kept, where it lies, with the others of its block. A round reads the rows once: step 2, the
 sum over the rows aside and the rows at the kink, which are few, come from the same pass.
@@ -341,7 +341,7 @@ class System:
         return solve_triangular(R, y)
 
     def _iteratively(self, d, accuracy):
-        """By conjugate gradients from ``d``, scaled by the rows' lengths; ``None`` if they do not converge."""
+        """By conjugate gradients from ``d``, scaled by the rows' lengths; ``None`` without convergence."""
         X, target, m, p = self.X, self.kinks.target, self.kinks.m, self.objective.n_features
         B = csr_matrix((X.data * self.scale[X.indices], X.indices, X.indptr), X.shape)
         rows, extra = as_rows(B), self.scale[p:].sum() ** 2

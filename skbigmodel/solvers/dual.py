@@ -7,8 +7,8 @@ Each iteration
 2. forms the coefficients anew from the dual variables, measures value and duality gap over all rows, and
    takes all of them in again;
 3. once the gap is small, goes on to the optimum at once if it can: for the hinge loss by crossing over to the
-   exact solution (``crossover``), for its square, where sweeps are slow, by Newton's steps in the coefficients,
-   whose products with the Hessian need only the rows with a loss.
+   exact solution (``crossover``); for its square, where sweeps are slow, by Newton's steps in the
+   coefficients, whose products with the Hessian need only the rows with a loss.
 
 A free intercept is the multiplier of the constraint Σ a·t = 0. It is found by the proximal point method: the
 sweeps are about an intercept penalised for its distance from a centre, and the centre moves to where they
