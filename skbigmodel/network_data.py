@@ -70,8 +70,7 @@ class NetworkData(GradientClassifier):
         if is_dask(X) or is_dask(y):
             raise TypeError(
                 "several labels of a row are taken from Dask collections by partial_fit only: call it for "
-                "each "
-                "epoch"
+                "each epoch"
             )
         if self.class_weight is not None:
             raise ValueError("class_weight is for one label of a row; y has several: use sample_weight")

@@ -1,6 +1,7 @@
 """Rows of a source by their numbers, in slices and picked one by one, whatever holds them."""
 
 import bisect
+import itertools
 
 import numpy as np
 from scipy.sparse import issparse, vstack
@@ -127,13 +128,30 @@ def take_rows(X, rows):
     if (steps <= 0).any():
         ascending, places = np.unique(rows, return_inverse=True)
         return _pick(take_rows(X, ascending), places)
+    if not rows.size:
+        return slice_of(X, 0, 0)
+    found = _runs(X, rows)
+    read, places = next(found)
+    if not isinstance(read, np.ndarray):
+        return stack([_pick(read, places), *itertools.starmap(_pick, found)])
+    out, done = np.empty((rows.size, *read.shape[1:]), X.dtype), 0
+    for read, places in itertools.chain([(read, places)], found):
+        part = out[done : done + places.size]
+        if read.dtype == out.dtype and len(read) > places[-1]:
+            np.take(read, places, axis=0, out=part, mode="clip")  # other modes make a copy first
+        else:
+            part[...] = read[places]
+        done += places.size
+    return out
+
+
+def _runs(X, rows):
+    """(slice, places in it) of the parts in which rows in ascending order are read."""
     # small gaps are read along, but no more than a block at a time
-    found, per_block = [], block_rows(X)
-    for run in np.split(rows, np.flatnonzero(steps > SMALL_GAP) + 1) if rows.size else []:
+    per_block = block_rows(X)
+    for run in np.split(rows, np.flatnonzero(np.diff(rows) > SMALL_GAP) + 1):
         for part in np.split(run, np.flatnonzero(np.diff((run - run[0]) // per_block)) + 1):
-            read = slice_of(X, int(part[0]), int(part[-1]) + 1)
-            found.append(read if part.size == read.shape[0] else _pick(read, part - part[0]))
-    return stack(found) if found else slice_of(X, 0, 0)
+            yield slice_of(X, int(part[0]), int(part[-1]) + 1), part - part[0]
 
 
 def slice_of(X, start, stop):

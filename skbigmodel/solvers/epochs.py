@@ -187,10 +187,12 @@ class Epochs:
         size = max(1, rows_at_a_time(blocks.X) // self.batch) * self.batch
         for start in range(0, n_rows, size):
             part = state.rows[start : start + size]
-            numbers = np.sort(part)
+            ascending = np.argsort(part)
+            numbers, places = part[ascending], np.empty_like(part)
+            places[ascending] = np.arange(part.size)
             read = read_rows(SelectedRows(blocks.X, numbers), 0, part.size, checked=True)
             rows = encoded(as_rows(read), blocks.encoder)
-            yield rows, self.objective.targets(numbers), np.searchsorted(numbers, part)
+            yield rows, self.objective.targets(numbers), places
 
     def _rates(self, state, done, n_rows, of_all):
         """Rates of the steps over so many rows, after those ``done`` in this epoch of so many."""
